@@ -1,0 +1,52 @@
+/* dtype.h - element types as rows of dtype.def, and what each stored block means. */
+#ifndef MICC_DTYPE_H
+#define MICC_DTYPE_H
+
+#include "ir/base.h"
+
+typedef enum {
+#define DTYPE(id, ...) DT_##id,
+#include "ir/dtype.def"
+#undef DTYPE
+  DT_COUNT
+} DType;
+
+typedef enum { DK_FLOAT, DK_INT, DK_BLOCK, DK_ACT } DKind;
+
+typedef struct {
+  const char *name;
+  int gguf;        /* type id in GGUF files, -1 if none */
+  uint32_t block;  /* values in a block */
+  uint32_t bytes;  /* bytes of a block */
+  int lo, hi;      /* range of the codes */
+  int zero;        /* the code that means 0 */
+  DKind kind;
+  const char *doc;
+} DTypeInfo;
+
+extern const DTypeInfo dtype_info[DT_COUNT];
+
+/* -1 if there is none */
+int dtype_by_name(const char *name, size_t len);
+int dtype_by_gguf(uint32_t gguf_id);
+
+/* Bytes of `n` values (n must be a multiple of the block). */
+uint64_t dtype_bytes(DType t, uint64_t n);
+
+/* Reads `n` values (whole blocks) at src as float: the definition of each encoding. */
+void dtype_to_float(DType t, const void *src, float *dst, uint64_t n);
+
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f); /* rounds to nearest even */
+
+/* One quantised block, taken apart; codes in [lo, hi].
+ * value[i] = scale[i / group] * (code[i] - zero) + minimum[i / group] */
+typedef struct {
+  uint8_t sub_scale[16];  /* K types: the integer scale of each group (q6_K: as s8) */
+  uint8_t sub_min[16];
+  int16_t code[256];
+  uint16_t d, dmin;       /* f16 bits; dmin also holds q4_1's and q5_1's minimum */
+} BlockParts;
+void dtype_block_parts(DType t, const void *src, BlockParts *out);
+
+#endif

@@ -1,0 +1,173 @@
+/* graph.h - the graph IR: a model as tensor operations.
+ *
+ * Nodes stand in definition-before-use order and name each other by index. A Module holds the
+ * graphs of all entry points (prefill, decode, ...), and the weights and states they share. */
+#ifndef MICC_GRAPH_H
+#define MICC_GRAPH_H
+
+#include "ir/dtype.h"
+
+typedef uint32_t Val; /* index of a node in its graph; 0 is none */
+
+enum { MAX_RANK = 6 };
+
+typedef enum {
+  OP_none,
+#define OP(name, ...) OP_##name,
+#include "ir/graph_ops.def"
+#undef OP
+  OP_COUNT
+} Op;
+
+typedef enum {
+  ATTR_NONE, ATTR_NAME, ATTR_TENSOR, ATTR_STATE, ATTR_VALUE, ATTR_EPS, ATTR_PERM, ATTR_SLICE, ATTR_AXIS,
+  ATTR_ROPE, ATTR_STYLE, ATTR_ATTENTION
+} AttrKind;
+
+typedef enum {
+  RES_GIVEN, RES_SAME, RES_BCAST, RES_REDUCE, RES_TRANSPOSE, RES_SLICE, RES_CONCAT, RES_LINEAR, RES_QUANT, RES_EMBED
+} ResultRule;
+
+typedef struct {
+  const char *name;
+  int inputs;
+  AttrKind attr;
+  ResultRule result;
+  const char *doc;
+} OpInfo;
+extern const OpInfo op_info[OP_COUNT];
+
+typedef struct {
+  DType dtype;
+  uint32_t rank; /* 0: a scalar */
+  int64_t dim[MAX_RANK];
+} Type;
+
+typedef struct {
+  uint32_t first, count;
+} Slice;
+
+typedef union {
+  const char *name;   /* NAME */
+  uint32_t index;     /* TENSOR, STATE: index in the module */
+  double value;       /* VALUE */
+  double eps;         /* EPS */
+  uint8_t perm[MAX_RANK];
+  struct {
+    uint32_t axis;
+    int64_t start, count;
+  } slice;
+  uint32_t axis;
+  uint32_t rope;      /* ROPE: index of a RopeSpec in the module */
+  bool interleaved;   /* STYLE */
+  struct {
+    float scale;
+    float softcap;    /* 0: none; else cap * tanh(s / cap) */
+    int64_t window;   /* 0: all earlier positions */
+  } attention;
+} Attr;
+
+/* One operation and its result. A Node pointer dies at the next graph_add(). */
+typedef struct {
+  Op op;
+  Type type;        /* of the result */
+  Slice in;         /* inputs, in the graph's edge array */
+  Attr attr;
+  uint32_t launch;  /* the launch that computes it, from passes/fuse; 0: none yet */
+  const char *from; /* its place in the model, for messages and plans: "blk.3.attn_q"; may be NULL */
+} Node;
+
+typedef struct Module Module;
+
+typedef struct {
+  Module *module;
+  const char *name; /* the entry point */
+  int64_t tokens;   /* T */
+  ARRAY(Node) nodes; /* nodes.data[0] is the none node */
+  ARRAY(Val) edges;
+} Graph;
+
+/* A tensor of the model file, as the compiler sees it. */
+typedef struct {
+  const char *name;
+  Type type;        /* outermost dimension first: a matrix is [rows, columns] */
+  const void *data; /* in the file's mapping; NULL in text cases */
+  uint64_t bytes;
+} Weight;
+
+typedef struct {
+  const char *name;
+  Type type;
+} State;
+
+/* Rotation frequencies. Angles are kept as fractions of a turn in 32-bit fixed point, so that
+ * position * step wraps exactly on every target: angle = 2 pi * (pos * step mod 2^32) / 2^32. */
+typedef struct {
+  uint32_t half;        /* number of frequencies */
+  const uint32_t *step; /* [half] turns per position, times 2^32, rounded */
+  float magnitude;      /* factor on cosines and sines (YaRN); 1 */
+} RopeSpec;
+
+struct Module {
+  Arena *arena; /* holds all of it; not owned */
+  ARRAY(Weight) weights;
+  ARRAY(State) states;
+  ARRAY(RopeSpec) ropes;
+  ARRAY(Graph *) graphs;
+};
+
+Module *module_new(Arena *a);
+Graph *graph_new(Module *m, const char *name, int64_t tokens);
+
+/* Appends a node and infers its type by the op's rule (`type` is read only for GIVEN).
+ * Asserts that inputs fit: callers check what comes from files before. */
+Val graph_add(Graph *g, Op op, const Val *in, uint32_t n_in, Attr attr, const Type *type);
+Val graph_add1(Graph *g, Op op, Val a);
+Val graph_add2(Graph *g, Op op, Val a, Val b);
+
+static inline Node *graph_node(const Graph *g, Val v)
+{
+  return &g->nodes.data[v];
+}
+static inline Val graph_in(const Graph *g, Val v, uint32_t i)
+{
+  return g->edges.data[g->nodes.data[v].in.first + i];
+}
+
+Type type_of(DType t, uint32_t rank, const int64_t *dim);
+bool type_eq(const Type *a, const Type *b);
+int64_t type_count(const Type *t);    /* elements */
+int64_t type_rows(const Type *t);     /* product of all but the last dimension */
+int64_t type_last(const Type *t);     /* last dimension; 1 for a scalar */
+
+/* The type that an op's rule gives, or false with a reason. */
+bool graph_infer(const Graph *g, Op op, const Val *in, uint32_t n_in, const Attr *attr, Type *out, Err *e);
+
+bool graph_verify(const Graph *g, Err *e);
+bool module_verify(const Module *m, Err *e);
+
+/* ---- text form (graph_text.c). Printing renumbers; what is printed parses to an equal module.
+ *   weight blk.0.attn_q.weight q4_0[576,576]
+ *   state k.0 f32[2048,3,64]
+ *   rope 0 half 32 magnitude 1 step 683565276 ...
+ *   graph decode tokens 1 {
+ *     %1 = input i32[1] tokens
+ *     %5 = linear f32[1,576] %3, %4          @2  # blk.0.attn_q     (launch and place, if any)
+ *     %6 = attention f32[1,9,64] %2, %3, %4, %1 scale=0.125 window=512 softcap=50
+ *   } */
+void module_print(const Module *m, Text *out);
+void graph_print(const Graph *g, Text *out);
+Module *module_parse(Arena *a, const char *text, const char *file, Err *e);
+
+/* ---- the oracle (eval.c): the meaning of every op, slow and plain */
+typedef struct {
+  float *data; /* integers (tokens, pos) are exact in float up to 2^24 */
+  int64_t count;
+} Array;
+
+/* Evaluates a graph. `inputs[i]` belongs to the i-th input node, `states[i]` to the module's i-th
+ * state (read, and replaced by its updated contents). Outputs are allocated in `a`, one for each
+ * output node in order. Weights are decoded by dtype_to_float. */
+void graph_eval(const Graph *g, Arena *a, const Array *inputs, Array *states, Array *outputs);
+
+#endif

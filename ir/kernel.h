@@ -1,0 +1,163 @@
+/* kernel.h - the kernel IR: one loop nest over buffers, written for no language.
+ *
+ * Nodes stand in one list in program order; `loop`, `if`, `else` and `end` give it structure.
+ * A carry may be used after its loop: it is then the loop's last value. */
+#ifndef MICC_KERNEL_H
+#define MICC_KERNEL_H
+
+#include "ir/base.h"
+#include "ir/graph.h" /* Slice */
+
+typedef uint32_t KVal; /* index of a node in its kernel; 0 is none */
+
+typedef enum {
+  K_none,
+#define KOP(name, ...) K_##name,
+#include "ir/kernel_ops.def"
+#undef KOP
+  K_COUNT
+} KOp;
+
+/* Elements. `idx` is the type of indices: 64 bits on a CPU. */
+typedef enum { KE_none, KE_bool, KE_i8, KE_u8, KE_i16, KE_u16, KE_i32, KE_u32, KE_idx, KE_f16, KE_f32, KE_COUNT } KElem;
+
+typedef struct {
+  const char *name;
+  uint8_t bytes;
+  bool is_float, is_signed;
+} KElemInfo;
+extern const KElemInfo kelem_info[KE_COUNT];
+
+enum { K_MAX_LANES = 128 };
+
+typedef struct {
+  uint8_t elem;  /* KElem */
+  uint8_t lanes; /* 1: a scalar */
+} KType;
+
+typedef enum { KI_NONE, KI_INT, KI_CONST, KI_MEM, KI_LANES } KImm;
+typedef enum { KT_GIVEN, KT_SAME, KT_COND, KT_NONE } KTypeRule;
+
+typedef struct {
+  const char *name;
+  int inputs;
+  KImm imm;
+  KTypeRule type;
+  const char *doc;
+} KOpInfo;
+extern const KOpInfo kop_info[K_COUNT];
+
+typedef struct {
+  uint8_t op; /* KOp */
+  KType type;
+  uint16_t buf;  /* load, store: parameter */
+  Slice in;      /* inputs, in the kernel's edge array; shuffle: two inputs, then the lane numbers */
+  union {
+    int64_t i;   /* INT, MEM (element offset); CONST of integers and bool */
+    double f;    /* CONST of floats (f32 values are exact in it) */
+  } imm;
+} KNode;
+
+typedef enum { KA_READ, KA_WRITE, KA_BOTH, KA_SCRATCH } KAccess;
+
+typedef struct {
+  const char *name;
+  KElem elem;
+  KAccess access; /* SCRATCH: memory of one thread, any content at the start of an iteration */
+} KParam;
+
+typedef struct {
+  Arena *arena;
+  const char *name;
+  ARRAY(KParam) params; /* distinct parameters never overlap in memory */
+  ARRAY(KNode) nodes;   /* nodes.data[0] is the none node */
+  ARRAY(uint32_t) edges;
+  uint64_t scratch_bytes; /* size of the scratch parameter's memory, 0 if it has none */
+} Kernel;
+
+Kernel *kernel_new(Arena *a, const char *name);
+uint16_t kernel_param(Kernel *k, const char *name, KElem elem, KAccess access);
+
+/* The one way to append: checks arity and types by the table (asserts). */
+KVal kernel_add(Kernel *k, KOp op, KType type, const KVal *in, uint32_t n_in, int64_t imm);
+
+static inline KType ktype(KElem e, unsigned lanes)
+{
+  return (KType){(uint8_t)e, (uint8_t)lanes};
+}
+static inline bool ktype_eq(KType a, KType b)
+{
+  return a.elem == b.elem && a.lanes == b.lanes;
+}
+static inline uint32_t ktype_bytes(KType t)
+{
+  return kelem_info[t.elem].bytes * (uint32_t)t.lanes;
+}
+static inline KNode *kernel_node(const Kernel *k, KVal v)
+{
+  return &k->nodes.data[v];
+}
+static inline KVal kernel_in(const Kernel *k, KVal v, uint32_t i)
+{
+  return k->edges.data[k->nodes.data[v].in.first + i];
+}
+
+/* ---- builders: thin, typed by their inputs */
+KVal k_grid(Kernel *k);
+KVal k_arg(Kernel *k, int n);               /* as idx */
+KVal k_int(Kernel *k, KType t, int64_t v);
+KVal k_flt(Kernel *k, unsigned lanes, double v);  /* f32, rounded to float */
+KVal k_idx(Kernel *k, int64_t v);
+KVal k_loop(Kernel *k, KVal lo, KVal hi, int64_t step);
+KVal k_carry(Kernel *k, KVal first);
+void k_end(Kernel *k, const KVal *next, uint32_t n);
+void k_if(Kernel *k, KVal cond);
+void k_else(Kernel *k);
+KVal k_load(Kernel *k, KType t, uint16_t buf, KVal at, int64_t off);
+void k_store(Kernel *k, uint16_t buf, KVal at, int64_t off, KVal v);
+KVal k_splat(Kernel *k, KType t, KVal scalar);
+KVal k_extract(Kernel *k, KVal v, unsigned lane);
+KVal k_shuffle(Kernel *k, KVal a, KVal b, const uint8_t *lanes, unsigned n);
+KVal k_op1(Kernel *k, KOp op, KVal a);
+KVal k_op2(Kernel *k, KOp op, KVal a, KVal b);
+KVal k_fma(Kernel *k, KVal a, KVal b, KVal c);
+KVal k_shift(Kernel *k, KOp op, KVal a, int64_t by);
+KVal k_select(Kernel *k, KVal c, KVal a, KVal b);
+KVal k_cast(Kernel *k, KElem to, KVal v);
+KVal k_bitcast(Kernel *k, KType to, KVal v);
+KVal k_dot(Kernel *k, KOp op, KVal sum, KVal a, KVal b);
+KVal k_reduce(Kernel *k, KOp op, KVal v);   /* K_sum or K_rmax, to a scalar */
+
+/* ---- functions expanded in the IR (kernel_math.c); f32, maximum errors stated there */
+KVal k_exp(Kernel *k, KVal x);
+KVal k_tanh(Kernel *k, KVal x);
+KVal k_sigmoid(Kernel *k, KVal x);
+KVal k_round(Kernel *k, KVal x);            /* to nearest even, |x| < 2^22 */
+void k_sincos_turns(Kernel *k, KVal turns, KVal *s, KVal *c); /* of 2 pi * turns, |turns| <= 0.5 */
+void k_sincos(Kernel *k, KVal radians, KVal *s, KVal *c);
+
+bool kernel_verify(const Kernel *k, Err *e);
+
+/* ---- text form (kernel_text.c)
+ *   kernel mv.q4_0 (w: u8, x: i8, y: f32 write, s: f32 scratch 256) {
+ *     %1 = grid idx
+ *     %2 = const f32x8 0
+ *     %3 = const idx 0
+ *     %4 = const idx 18
+ *     %5 = loop idx %3, %4, 1
+ *       %6 = carry f32x8 %2
+ *       %7 = load f32x8 x[%5 + 16]
+ *       %8 = fma f32x8 %7, %7, %6
+ *     end %8
+ *     store y[%1], %6
+ *   } */
+void kernel_print(const Kernel *k, Text *out);
+Kernel *kernel_parse(Arena *a, const char *text, const char *file, Err *e);
+
+/* ---- the kernel interpreter (kernel_eval.c): runs grid iterations lo .. hi-1 at any lane count on
+ * any machine. buf[i] is parameter i's memory of buf_bytes[i] bytes; an access outside fails with a line
+ * in *e. */
+bool kernel_eval(const Kernel *k, void *const *buf, const uint64_t *buf_bytes, const int32_t *args, int64_t lo,
+                 int64_t hi, Err *e);
+
+#endif

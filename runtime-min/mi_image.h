@@ -1,0 +1,77 @@
+/* mi_image.h - the contract between compiled code and the runtime, version 1.
+ *
+ * The compiler makes two things: kernels (machine code: an array of functions) and an image (one flat
+ * block of read-only bytes: this header, then what its offsets name). All offsets count from the start
+ * of the header; all integers are little-endian; the image is page-aligned in memory.
+ *
+ * The runtime walks an entry point's launches in order. A launch is a parallel region: its parts are
+ * independent grids, whose iterations may run in any order on any thread; a barrier ends it. */
+#ifndef MI_IMAGE_H
+#define MI_IMAGE_H
+
+#include <stdint.h>
+
+#define MI_MAGIC   "micc img"
+#define MI_VERSION 1u
+enum { MI_PAGE = 4096, MI_ALIGN = 64 };
+
+/* Runs grid iterations lo <= i < hi.
+ *   buf      one pointer for each parameter; the last is the thread's scratch memory if the kernel has it
+ *   args     [0] position of the first token, [1] number of tokens in this call */
+typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);
+
+enum { MI_SPACE_WEIGHTS, MI_SPACE_ARENA, MI_SPACE_STATE, MI_SPACE_SCRATCH, MI_SPACE_COUNT };
+enum { MI_MAX_PARAMS = 16 };
+
+/* A kernel's parameter: a place in one of the spaces. */
+typedef struct {
+  uint64_t offset;
+  uint32_t space;
+  uint32_t reserved;
+} MiBind;
+
+typedef struct {
+  uint32_t kernel;     /* index in the table of kernels */
+  uint32_t grid;       /* iterations; times the number of tokens of the call if per_token */
+  uint32_t per_token;
+  uint32_t first_bind; /* its parameters: binds[first_bind ..] */
+  uint32_t n_binds;
+  uint32_t reserved;
+  uint64_t bytes;      /* weight bytes that it streams, for profiles */
+  uint64_t ops;        /* multiply-adds, for profiles; times tokens if per_token */
+} MiPart;
+
+typedef struct {
+  uint32_t first_part, n_parts;
+  uint64_t name;       /* offset of a zero-terminated text */
+} MiLaunch;
+
+typedef struct {
+  char name[16];       /* "decode", "prefill" */
+  uint32_t first_launch, n_launches;
+  uint32_t tokens;     /* at most so many tokens in a call */
+  uint32_t has_logits; /* decode: logits are written */
+} MiEntry;
+
+typedef struct {
+  char magic[8];
+  uint32_t version;
+  uint32_t header_bytes;
+  uint64_t image_bytes;
+  uint32_t n_kernels, n_entries, n_launches, n_parts, n_binds;
+  uint32_t n_vocab;        /* length of a row of logits */
+  uint32_t context;        /* capacity of the states, in tokens */
+  uint32_t has_tokenizer;
+  uint64_t entries, launches, parts, binds; /* offsets of the arrays */
+  uint64_t arena_bytes, state_bytes, scratch_bytes; /* scratch: of one thread; state starts zeroed */
+  uint64_t tokens_at;      /* in the arena: int32[tokens of the entry], set by the runtime */
+  uint64_t logits_at;      /* in the arena: float[n_vocab] after decode */
+  uint64_t about, about_bytes;         /* text, "key: value" lines */
+  uint64_t tokenizer, tokenizer_bytes; /* see mi_tokenizer.h */
+  uint64_t weights, weights_bytes;     /* page-aligned */
+} MiImage;
+
+_Static_assert(sizeof(MiBind) == 16 && sizeof(MiPart) == 40 && sizeof(MiLaunch) == 16, "contract, version 1");
+_Static_assert(sizeof(MiEntry) == 32 && sizeof(MiImage) == 176, "contract, version 1");
+
+#endif
