@@ -3,7 +3,7 @@
 #include "ir/dtype.h"
 
 const DTypeInfo dtype_info[DT_COUNT] = {
-#define DTYPE(id, name, gguf, block, bytes, lo, hi, zero, kind, doc)                                     \
+#define DTYPE(id, name, gguf, block, bytes, lo, hi, zero, kind, doc)                                         \
   [DT_##id] = {name, gguf, block, bytes, lo, hi, zero, DK_##kind, doc},
 #include "ir/dtype.def"
 #undef DTYPE
@@ -128,9 +128,7 @@ void dtype_block_parts(DType t, const void *src, BlockParts *b)
   b->d = get16(p);
   b->dmin = 0;
   switch (t) {
-  case DT_Q4_0:
-    nibbles(p + 2, b->code, 16);
-    break;
+  case DT_Q4_0: nibbles(p + 2, b->code, 16); break;
   case DT_Q4_1:
     b->dmin = get16(p + 2);
     nibbles(p + 4, b->code, 16);
@@ -167,8 +165,7 @@ void dtype_block_parts(DType t, const void *src, BlockParts *b)
     memcpy(b->sub_scale, p + 192, 16);
     b->d = get16(p + 208);
     break;
-  default:
-    memset(b, 0, sizeof *b);
+  default: memset(b, 0, sizeof *b);
   }
 }
 
@@ -183,14 +180,9 @@ static void block_to_float(DType t, const uint8_t *src, float *dst)
     int code = b.code[i] - info->zero;
     switch (t) {
     case DT_Q4_K:
-    case DT_Q5_K:
-      dst[i] = d * b.sub_scale[i / 32] * (float)code - m * b.sub_min[i / 32];
-      break;
-    case DT_Q6_K:
-      dst[i] = d * (int8_t)b.sub_scale[i / 16] * (float)code;
-      break;
-    default:
-      dst[i] = d * (float)code + m;
+    case DT_Q5_K: dst[i] = d * b.sub_scale[i / 32] * (float)code - m * b.sub_min[i / 32]; break;
+    case DT_Q6_K: dst[i] = d * (int8_t)b.sub_scale[i / 16] * (float)code; break;
+    default: dst[i] = d * (float)code + m;
     }
   }
 }
