@@ -139,8 +139,11 @@ bool type_eq(const Type *a, const Type *b);
 int64_t type_count(const Type *t);    /* elements */
 int64_t type_rows(const Type *t);     /* product of all but the last dimension */
 int64_t type_last(const Type *t);     /* last dimension; 1 for a scalar */
+void type_print(const Type *t, Text *out); /* q4_0[576,576] */
+bool type_check(const Type *t, Err *e); /* it exists, rank and dimensions in range, whole blocks */
 
-/* The type that an op's rule gives, or false with a reason. */
+/* The type that an op's rule gives, or false with a reason. For GIVEN, *out holds the stated
+ * type, which is checked. */
 bool graph_infer(const Graph *g, Op op, const Val *in, uint32_t n_in, const Attr *attr, Type *out, Err *e);
 
 bool graph_verify(const Graph *g, Err *e);
