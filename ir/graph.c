@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 const OpInfo op_info[OP_COUNT] = {
     [OP_none] = {"none", 0, ATTR_NONE, RES_GIVEN, "no value"},
@@ -118,8 +119,8 @@ Val graph_add(Graph *g, Op op, const Val *in, uint32_t n_in, Attr attr, const Ty
   if (type)
     n.type = *type;
   if (!graph_infer(g, op, in, n_in, &attr, &n.type, &e)) {
-    fprintf(stderr, "graph_add: %s\n", e.text); /* the assert below is about our own fault */
-    assert(!"graph_add: operands do not fit");
+    fprintf(stderr, "graph_add: %s\n", e.text); /* our own fault, as in an assert */
+    abort();
   }
   for (uint32_t i = 0; i < n_in; i++) {
     Val v = in[i]; /* `in` may lie in the edge array, which moves */
@@ -547,6 +548,19 @@ bool graph_verify(const Graph *g, Err *e)
   return true;
 }
 
+static bool verify_unique(const Module *m, Err *e)
+{
+  for (uint32_t i = 0; i < m->weights.len; i++)
+    for (uint32_t k = 0; k < i; k++)
+      if (!strcmp(m->weights.data[i].name, m->weights.data[k].name))
+        return fail(e, "weight '%s' stands twice in the module", m->weights.data[i].name);
+  for (uint32_t i = 0; i < m->states.len; i++)
+    for (uint32_t k = 0; k < i; k++)
+      if (!strcmp(m->states.data[i].name, m->states.data[k].name))
+        return fail(e, "state '%s' stands twice in the module", m->states.data[i].name);
+  return true;
+}
+
 static bool verify_named(const char *kind, const char *name, const Type *t, Err *e)
 {
   Err why = {0};
@@ -572,6 +586,8 @@ bool module_verify(const Module *m, Err *e)
   for (uint32_t i = 0; i < m->ropes.len; i++)
     if (!m->ropes.data[i].half || !m->ropes.data[i].step)
       return fail(e, "rope %u has no frequencies", i);
+  if (!verify_unique(m, e))
+    return false;
   for (uint32_t i = 0; i < m->graphs.len; i++)
     if (!graph_verify(m->graphs.data[i], e))
       return false;

@@ -149,7 +149,7 @@ bool graph_infer(const Graph *g, Op op, const Val *in, uint32_t n_in, const Attr
 bool graph_verify(const Graph *g, Err *e);
 bool module_verify(const Module *m, Err *e);
 
-/* ---- text form (graph_text.c). Printing renumbers; what is printed parses to an equal module.
+/* ---- text form (graph_text.c, graph_parse.c). Printing renumbers; what is printed parses to an equal module.
  *   weight blk.0.attn_q.weight q4_0[576,576]
  *   state k.0 f32[2048,3,64]
  *   rope 0 half 32 magnitude 1 step 683565276 ...

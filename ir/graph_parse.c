@@ -1,0 +1,518 @@
+/* graph_parse.c - reads the graph IR's text form (graph_text.c prints it).
+ *
+ * Accepts what is printed, any growing numbers of values, and nodes without a graph around them:
+ * they form the graph "main". Text is as untrusted as any input: every error is one line,
+ * `file:line: what`, and every node passes graph_infer() before it is added. */
+#include "ir/graph.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdlib.h>
+
+/* ---- small steps over one text; each reports what it misses */
+
+typedef struct {
+  const char *p, *file;
+  uint32_t line;
+  Module *m;
+  Graph *g;               /* the open one */
+  bool braced;            /* it was opened by a brace */
+  ARRAY(uint32_t) number; /* of each value of g, growing */
+  Err *e;
+} Parser;
+
+static bool parse_fail(Parser *p, const char *what)
+{
+  return fail(p->e, "%s:%u: %s", p->file, p->line, what);
+}
+
+static bool plain_char(char c)
+{
+  return isalnum((unsigned char)c) || (c && strchr("_./:-", c));
+}
+
+static void skip_blanks(Parser *p)
+{
+  while (*p->p == ' ' || *p->p == '\t' || *p->p == '\r')
+    p->p++;
+}
+
+static bool at_end(Parser *p)
+{
+  skip_blanks(p);
+  return *p->p == 0 || *p->p == '\n' || *p->p == '#';
+}
+
+/* Takes the text if it comes next, and not as the beginning of a longer word. */
+static bool take(Parser *p, const char *s)
+{
+  size_t n = strlen(s);
+
+  skip_blanks(p);
+  if (strncmp(p->p, s, n) || (isalnum((unsigned char)s[n - 1]) && plain_char(p->p[n])))
+    return false;
+  p->p += n;
+  return true;
+}
+
+static bool expect(Parser *p, const char *s)
+{
+  return take(p, s) ||
+         fail(p->e, "%s:%u: '%s' expected at '%.20s'", p->file, p->line, s, at_end(p) ? "end of line" : p->p);
+}
+
+static bool parse_int(Parser *p, int64_t lo, int64_t hi, int64_t *out)
+{
+  const char *s = p->p;
+  int64_t v = 0;
+
+  if (!isdigit((unsigned char)*s))
+    return parse_fail(p, "a number expected");
+  for (; isdigit((unsigned char)*s); s++)
+    if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *s - '0', &v))
+      return parse_fail(p, "the number is too large");
+  if (v < lo || v > hi)
+    return fail(p->e, "%s:%u: %lld is out of range, %lld to %lld are valid", p->file, p->line, (long long)v,
+                (long long)lo, (long long)hi);
+  p->p = s;
+  *out = v;
+  return true;
+}
+
+static bool parse_u32(Parser *p, uint32_t hi, uint32_t *out)
+{
+  int64_t v = 0;
+
+  if (!parse_int(p, 0, hi, &v))
+    return false;
+  *out = (uint32_t)v;
+  return true;
+}
+
+static bool parse_number(Parser *p, double *out)
+{
+  char *end;
+
+  if (at_end(p))
+    return parse_fail(p, "a number expected");
+  *out = strtod(p->p, &end);
+  if (end == p->p)
+    return parse_fail(p, "a number expected");
+  p->p = end;
+  return true;
+}
+
+static bool parse_float(Parser *p, float *out)
+{
+  double v;
+
+  if (!parse_number(p, &v))
+    return false;
+  *out = (float)v;
+  return true;
+}
+
+static int hex_digit(char c)
+{
+  return isdigit((unsigned char)c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool parse_quoted(Parser *p, const char **out)
+{
+  Text t = {.arena = p->m->arena};
+
+  for (p->p++; *p->p != '"'; p->p++) {
+    char c = *p->p;
+    if (c == 0 || c == '\n')
+      return parse_fail(p, "the name has no closing quote");
+    if (c == '\\') {
+      int hi = p->p[1] == 'x' ? hex_digit(p->p[2]) : -1, lo = hi >= 0 ? hex_digit(p->p[3]) : -1;
+      if (lo < 0 || hi * 16 + lo == 0)
+        return parse_fail(p, "\\x01 to \\xff expected in a quoted name");
+      c = (char)(hi * 16 + lo);
+      p->p += 3;
+    }
+    text_add(&t, &c, 1);
+  }
+  p->p++;
+  *out = t.data ? t.data : "";
+  return true;
+}
+
+static bool parse_name(Parser *p, const char **out)
+{
+  const char *s;
+
+  skip_blanks(p);
+  if (*p->p == '"')
+    return parse_quoted(p, out);
+  for (s = p->p; plain_char(*s); s++)
+    ;
+  if (s == p->p)
+    return parse_fail(p, "a name expected");
+  *out = arena_strndup(p->m->arena, p->p, (size_t)(s - p->p));
+  p->p = s;
+  return true;
+}
+
+static bool parse_type(Parser *p, Type *t)
+{
+  const char *s;
+  Err why = {0};
+
+  skip_blanks(p);
+  for (s = p->p; isalnum((unsigned char)*s) || *s == '_'; s++)
+    ;
+  int dtype = dtype_by_name(p->p, (size_t)(s - p->p));
+  if (dtype < 0 || *s != '[')
+    return parse_fail(p, "a type expected, such as f32[2,3]");
+  *t = (Type){.dtype = (DType)dtype};
+  for (p->p = s + 1; *p->p != ']';) {
+    if (t->rank == MAX_RANK)
+      return parse_fail(p, "too many dimensions");
+    if (!parse_int(p, 1, INT64_MAX, &t->dim[t->rank++]))
+      return false;
+    if (*p->p == ',')
+      p->p++;
+    else if (*p->p != ']')
+      return parse_fail(p, "',' or ']' expected in a type");
+  }
+  p->p++;
+  return type_check(t, &why) || parse_fail(p, why.text);
+}
+
+/* ---- attributes */
+
+static bool parse_attr_name(Parser *p, Node *n)
+{
+  skip_blanks(p);
+  if (at_end(p) || *p->p == '@')
+    return true;
+  return parse_name(p, &n->attr.name);
+}
+
+static bool parse_tensor(Parser *p, Node *n)
+{
+  const char *name;
+
+  if (!parse_name(p, &name))
+    return false;
+  for (uint32_t i = 0; i < p->m->weights.len; i++)
+    if (!strcmp(p->m->weights.data[i].name, name)) {
+      n->attr.index = i;
+      return true;
+    }
+  return fail(p->e, "%s:%u: weight '%s' is not declared", p->file, p->line, name);
+}
+
+static bool parse_state(Parser *p, Node *n)
+{
+  const char *name;
+
+  if (!parse_name(p, &name))
+    return false;
+  for (uint32_t i = 0; i < p->m->states.len; i++)
+    if (!strcmp(p->m->states.data[i].name, name)) {
+      n->attr.index = i;
+      return true;
+    }
+  return fail(p->e, "%s:%u: state '%s' is not declared", p->file, p->line, name);
+}
+
+static bool parse_value(Parser *p, Node *n)
+{
+  return parse_number(p, &n->attr.value);
+}
+
+static bool parse_eps(Parser *p, Node *n)
+{
+  return expect(p, "eps=") && parse_number(p, &n->attr.eps);
+}
+
+static bool parse_perm(Parser *p, Node *n)
+{
+  bool ok = expect(p, "perm=");
+
+  for (uint32_t i = 0; ok && i < n->type.rank; i++) {
+    uint32_t v = 0;
+    ok = (i == 0 || expect(p, ",")) && parse_u32(p, MAX_RANK - 1, &v);
+    n->attr.perm[i] = (uint8_t)v;
+  }
+  return ok;
+}
+
+static bool parse_slice(Parser *p, Node *n)
+{
+  return expect(p, "axis=") && parse_u32(p, MAX_RANK - 1, &n->attr.slice.axis) && expect(p, "start=") &&
+         parse_int(p, 0, INT64_MAX, &n->attr.slice.start) && expect(p, "count=") &&
+         parse_int(p, 1, INT64_MAX, &n->attr.slice.count);
+}
+
+static bool parse_axis(Parser *p, Node *n)
+{
+  return expect(p, "axis=") && parse_u32(p, MAX_RANK - 1, &n->attr.axis);
+}
+
+static bool parse_rope(Parser *p, Node *n)
+{
+  return expect(p, "rope=") && parse_u32(p, UINT32_MAX, &n->attr.rope);
+}
+
+static bool parse_style(Parser *p, Node *n)
+{
+  if (!expect(p, "style="))
+    return false;
+  n->attr.interleaved = take(p, "interleaved");
+  return n->attr.interleaved || expect(p, "halves");
+}
+
+static bool parse_attention(Parser *p, Node *n)
+{
+  return expect(p, "scale=") && parse_float(p, &n->attr.attention.scale) &&
+         (!take(p, "window=") || parse_int(p, 1, INT64_MAX, &n->attr.attention.window)) &&
+         (!take(p, "softcap=") || parse_float(p, &n->attr.attention.softcap));
+}
+
+static bool (*const attr_parse[])(Parser *p, Node *n) = {
+    [ATTR_NAME] = parse_attr_name,
+    [ATTR_TENSOR] = parse_tensor,
+    [ATTR_STATE] = parse_state,
+    [ATTR_VALUE] = parse_value,
+    [ATTR_EPS] = parse_eps,
+    [ATTR_PERM] = parse_perm,
+    [ATTR_SLICE] = parse_slice,
+    [ATTR_AXIS] = parse_axis,
+    [ATTR_ROPE] = parse_rope,
+    [ATTR_STYLE] = parse_style,
+    [ATTR_ATTENTION] = parse_attention,
+};
+static_assert(COUNT(attr_parse) == ATTR_ATTENTION + 1, "every attribute is parsed");
+
+/* ---- lines */
+
+static bool parse_weight_line(Parser *p)
+{
+  Weight w = {0};
+
+  if (!parse_name(p, &w.name) || !parse_type(p, &w.type))
+    return false;
+  for (uint32_t i = 0; i < p->m->weights.len; i++)
+    if (!strcmp(p->m->weights.data[i].name, w.name))
+      return fail(p->e, "%s:%u: weight '%s' is declared twice", p->file, p->line, w.name);
+  w.bytes = dtype_bytes(w.type.dtype, (uint64_t)type_count(&w.type));
+  *PUSH(p->m->arena, p->m->weights) = w;
+  return true;
+}
+
+static bool parse_state_line(Parser *p)
+{
+  State s = {0};
+
+  if (!parse_name(p, &s.name) || !parse_type(p, &s.type))
+    return false;
+  for (uint32_t i = 0; i < p->m->states.len; i++)
+    if (!strcmp(p->m->states.data[i].name, s.name))
+      return fail(p->e, "%s:%u: state '%s' is declared twice", p->file, p->line, s.name);
+  *PUSH(p->m->arena, p->m->states) = s;
+  return true;
+}
+
+static bool parse_rope_line(Parser *p)
+{
+  RopeSpec r = {0};
+  uint32_t index;
+  ARRAY(uint32_t) step = {0};
+
+  skip_blanks(p);
+  if (!parse_u32(p, UINT32_MAX, &index) || !expect(p, "half"))
+    return false;
+  if (index != p->m->ropes.len)
+    return fail(p->e, "%s:%u: rope %u expected", p->file, p->line, p->m->ropes.len);
+  skip_blanks(p);
+  if (!parse_u32(p, 1 << 16, &r.half) || !expect(p, "magnitude") || !parse_float(p, &r.magnitude) ||
+      !expect(p, "step"))
+    return false;
+  while (!at_end(p)) /* the list's own length bounds memory, not the stated one */
+    if (!parse_u32(p, UINT32_MAX, PUSH(p->m->arena, step)))
+      return false;
+  if (step.len != r.half || !r.half)
+    return fail(p->e, "%s:%u: %u steps, but half is %u", p->file, p->line, step.len, r.half);
+  r.step = step.data;
+  *PUSH(p->m->arena, p->m->ropes) = r;
+  return true;
+}
+
+static void open_graph(Parser *p, const char *name, int64_t tokens, bool braced)
+{
+  p->g = graph_new(p->m, name, tokens);
+  p->braced = braced;
+  p->number.len = 0;
+  *PUSH(p->m->arena, p->number) = 0;
+}
+
+static bool parse_graph_line(Parser *p)
+{
+  const char *name;
+  int64_t tokens;
+
+  if (p->g && p->braced)
+    return parse_fail(p, "a graph inside a graph: '}' expected");
+  if (!parse_name(p, &name) || !expect(p, "tokens"))
+    return false;
+  skip_blanks(p);
+  if (!parse_int(p, 1, 1 << 30, &tokens) || !expect(p, "{"))
+    return false;
+  open_graph(p, name, tokens, true);
+  return true;
+}
+
+/* The value with that number: numbers grow, so a binary search finds it. */
+static Val find_value(const Parser *p, uint32_t number)
+{
+  uint32_t lo = 1, hi = p->number.len;
+
+  while (lo < hi) {
+    uint32_t mid = lo + (hi - lo) / 2;
+    if (p->number.data[mid] < number)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo < p->number.len && p->number.data[lo] == number ? lo : 0;
+}
+
+static bool parse_op(Parser *p, Op *op)
+{
+  const char *name;
+
+  if (!parse_name(p, &name))
+    return false;
+  for (int i = OP_none + 1; i < OP_COUNT; i++)
+    if (!strcmp(op_info[i].name, name)) {
+      *op = (Op)i;
+      return true;
+    }
+  return fail(p->e, "%s:%u: op '%s' does not exist", p->file, p->line, name);
+}
+
+typedef ARRAY(Val) ValList;
+
+static bool parse_inputs(Parser *p, ValList *in)
+{
+  for (skip_blanks(p); *p->p == '%'; skip_blanks(p)) {
+    uint32_t number;
+    p->p++;
+    if (!parse_u32(p, UINT32_MAX, &number))
+      return false;
+    Val v = find_value(p, number);
+    if (!v)
+      return fail(p->e, "%s:%u: %%%u is not defined before", p->file, p->line, number);
+    *PUSH(p->m->arena, *in) = v;
+    if (!take(p, ","))
+      return true;
+    skip_blanks(p);
+    if (*p->p != '%')
+      return parse_fail(p, "a value expected after ','");
+  }
+  return true;
+}
+
+/* `@launch` and `# place` */
+static bool parse_tail(Parser *p, Node *n)
+{
+  if (take(p, "@") && !parse_u32(p, UINT32_MAX, &n->launch))
+    return false;
+  skip_blanks(p);
+  if (*p->p == '#') {
+    p->p++;
+    skip_blanks(p);
+    if (plain_char(*p->p) || *p->p == '"')
+      return parse_name(p, &n->from);
+  }
+  return true;
+}
+
+static bool add_parsed(Parser *p, const Node *n, const ValList *in, uint32_t number)
+{
+  Type t = n->type;
+  Err why = {0};
+
+  if (!graph_infer(p->g, n->op, in->data, in->len, &n->attr, &t, &why))
+    return parse_fail(p, why.text);
+  if (!type_eq(&t, &n->type)) {
+    Text s = {.arena = p->m->arena};
+    type_print(&t, &s);
+    return fail(p->e, "%s:%u: the result's type must be %s", p->file, p->line, s.data);
+  }
+  Val v = graph_add(p->g, n->op, in->data, in->len, n->attr, &n->type);
+  graph_node(p->g, v)->launch = n->launch;
+  graph_node(p->g, v)->from = n->from;
+  *PUSH(p->m->arena, p->number) = number;
+  return true;
+}
+
+static bool parse_node_line(Parser *p)
+{
+  uint32_t number;
+  Node n = {0};
+  ValList in = {0};
+
+  if (!p->g)
+    open_graph(p, "main", 1, false);
+  if (!parse_u32(p, UINT32_MAX, &number))
+    return false;
+  if (number <= p->number.data[p->number.len - 1])
+    return parse_fail(p, "the numbers of values must grow");
+  if (!expect(p, "=") || !parse_op(p, &n.op) || !parse_type(p, &n.type) || !parse_inputs(p, &in))
+    return false;
+  if (attr_parse[op_info[n.op].attr] && !attr_parse[op_info[n.op].attr](p, &n))
+    return false;
+  return parse_tail(p, &n) && add_parsed(p, &n, &in, number);
+}
+
+static bool close_graph(Parser *p)
+{
+  if (!p->g || !p->braced)
+    return parse_fail(p, "'}' without a graph");
+  p->g = NULL;
+  return true;
+}
+
+static bool parse_line(Parser *p)
+{
+  if (take(p, "%"))
+    return parse_node_line(p);
+  if (take(p, "}"))
+    return close_graph(p);
+  if (take(p, "graph"))
+    return parse_graph_line(p);
+  if (take(p, "weight"))
+    return parse_weight_line(p);
+  if (take(p, "state"))
+    return parse_state_line(p);
+  if (take(p, "rope"))
+    return parse_rope_line(p);
+  return parse_fail(p, "weight, state, rope, graph or a value expected");
+}
+
+static bool parse_lines(Parser *p)
+{
+  for (p->line = 1;; p->line++) {
+    if (!at_end(p) && !parse_line(p))
+      return false;
+    if (!at_end(p))
+      return fail(p->e, "%s:%u: '%.20s' is left over", p->file, p->line, p->p);
+    p->p += strcspn(p->p, "\n");
+    if (!*p->p)
+      break;
+    p->p++;
+  }
+  return !(p->g && p->braced) || parse_fail(p, "the graph has no '}'");
+}
+
+Module *module_parse(Arena *a, const char *text, const char *file, Err *e)
+{
+  Parser p = {.p = text, .file = file, .m = module_new(a), .e = e};
+
+  return parse_lines(&p) ? p.m : NULL;
+}
