@@ -49,6 +49,7 @@ typedef struct {
   ARRAY(Meta) metas;
   ARRAY(Tensor) tensors;
   char sha256[65];        /* of the file, lower-case hex; filled by model_hash() */
+  bool mapped;            /* model_close() unmaps `map` */
 } Model;
 
 /* Opens, maps and checks a model file; the format is found by its magic bytes.
@@ -56,6 +57,7 @@ typedef struct {
 Model *model_open(const char *path, Err *e);
 void model_close(Model *m);
 void model_hash(Model *m);
+const char *model_shown_path(const char *path); /* a long path's end, so that messages fit an Err */
 
 const Meta *model_meta(const Model *m, const char *key);      /* NULL if absent */
 const Tensor *model_tensor(const Model *m, const char *name); /* NULL if absent */

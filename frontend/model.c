@@ -1,0 +1,278 @@
+/* model.c - opens a model file, and gives out its metadata. See model.h. */
+#include "frontend/model.h"
+#include "frontend/gguf/gguf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { HASH_PIECE_BYTES = 64 << 20, SHOWN_PATH_BYTES = 384 };
+
+/* ---- which format is it */
+
+static bool is_safetensors(const uint8_t *p, uint64_t n)
+{
+  uint64_t header = 0;
+
+  for (int i = 0; i < 8 && n > 8; i++)
+    header |= (uint64_t)p[i] << 8 * i;
+  return n > 8 && header >= 2 && header <= n - 8 && p[8] == '{';
+}
+
+/* A ModelProto begins with ir_version (field 1, a small varint), then a text or message field. */
+static bool is_onnx(const uint8_t *p, uint64_t n)
+{
+  return n > 3 && p[0] == 0x08 && p[1] >= 1 && p[1] < 64 && p[2] &&
+         memchr("\x12\x1a\x22\x32\x3a\x42", p[2], 6);
+}
+
+/* Formats that are told apart only to say so. */
+static const struct {
+  const char *what;
+  bool (*test)(const uint8_t *, uint64_t);
+  uint32_t at;
+  const char *magic;
+} other_formats[] = {
+    {"a safetensors file", is_safetensors, 0, NULL},
+    {"a TFLite file", NULL, 4, "TFL3"},
+    {"a zip archive (PyTorch, Keras or NumPy)", NULL, 0, "PK\x03\x04"},
+    {"an HDF5 file", NULL, 0, "\x89HDF"},
+    {"a ggml file from before GGUF", NULL, 0, "lmgg"},
+    {"a ggml file from before GGUF", NULL, 0, "fmgg"},
+    {"a ggml file from before GGUF", NULL, 0, "tjgg"},
+    {"a Git LFS pointer, not the model itself", NULL, 0, "version https://git-lfs"},
+    {"an ONNX file", is_onnx, 0, NULL}, /* last: the weakest test */
+};
+
+static const char *other_format(const uint8_t *p, uint64_t n)
+{
+  for (size_t i = 0; i < COUNT(other_formats); i++) {
+    const char *magic = other_formats[i].magic;
+    uint32_t at = other_formats[i].at;
+    if (magic ? n >= at + strlen(magic) && !memcmp(p + at, magic, strlen(magic))
+              : other_formats[i].test(p, n))
+      return other_formats[i].what;
+  }
+  return NULL;
+}
+
+/* ---- opening */
+
+const char *model_shown_path(const char *path)
+{
+  size_t n = strlen(path);
+  return n > SHOWN_PATH_BYTES ? path + n - SHOWN_PATH_BYTES : path;
+}
+
+static const uint8_t *map_file(int fd, const char *path, uint64_t *bytes, Err *e)
+{
+  struct stat st;
+
+  if (fstat(fd, &st) < 0)
+    return fail(e, "%s: %s", path, strerror(errno)), NULL;
+  if (S_ISDIR(st.st_mode))
+    return fail(e, "%s: is a directory, expected a model file", path), NULL;
+  if (!S_ISREG(st.st_mode))
+    return fail(e, "%s: is not a regular file, so it cannot be mapped", path), NULL;
+  if (st.st_size == 0)
+    return fail(e, "%s: is empty, expected a model file", path), NULL;
+  void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (p == MAP_FAILED)
+    return fail(e, "%s: cannot be mapped: %s", path, strerror(errno)), NULL;
+  *bytes = (uint64_t)st.st_size;
+  return p;
+}
+
+static void unmap(const uint8_t *map, uint64_t bytes)
+{
+  munmap((void *)(uintptr_t)map, bytes);
+}
+
+static const uint8_t *open_map(const char *path, uint64_t *bytes, Err *e)
+{
+  /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+  if (fd < 0)
+    return fail(e, "%s: cannot be opened: %s", model_shown_path(path), strerror(errno)), NULL;
+  const uint8_t *map = map_file(fd, model_shown_path(path), bytes, e);
+  close(fd); /* the mapping stays */
+  return map;
+}
+
+Model *model_open(const char *path, Err *e)
+{
+  uint64_t bytes;
+  const uint8_t *map = open_map(path, &bytes, e);
+
+  if (!map)
+    return NULL;
+  const char *other = other_format(map, bytes);
+  Model *m = other ? NULL : gguf_parse(map, bytes, path, e);
+  if (other)
+    fail(e, "%s: is %s; micc does not read that yet, it reads GGUF", model_shown_path(path), other);
+  if (m)
+    m->mapped = true;
+  else
+    unmap(map, bytes);
+  return m;
+}
+
+void model_close(Model *m)
+{
+  if (!m)
+    return;
+  if (m->mapped)
+    unmap(m->map, m->map_bytes);
+  Arena a = m->arena; /* the model itself lies in it */
+  arena_free(&a);
+}
+
+/* ---- hash */
+
+static bool hash_map(EVP_MD_CTX *c, const Model *m, unsigned char *digest)
+{
+  bool ok = EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1;
+
+  for (uint64_t at = 0; ok && at < m->map_bytes; at += HASH_PIECE_BYTES)
+    ok = EVP_DigestUpdate(c, m->map + at, (size_t)min64(HASH_PIECE_BYTES, (int64_t)(m->map_bytes - at))) == 1;
+  return ok && EVP_DigestFinal_ex(c, digest, NULL) == 1;
+}
+
+void model_hash(Model *m)
+{
+  unsigned char digest[32];
+  EVP_MD_CTX *c = EVP_MD_CTX_new();
+
+  m->sha256[0] = 0; /* stays so when libcrypto has no memory */
+  if (c && hash_map(c, m, digest))
+    for (int i = 0; i < 32; i++) {
+      m->sha256[2 * i] = "0123456789abcdef"[digest[i] >> 4];
+      m->sha256[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
+    }
+  EVP_MD_CTX_free(c);
+}
+
+/* ---- look-up */
+
+const Meta *model_meta(const Model *m, const char *key)
+{
+  for (uint32_t i = 0; i < m->metas.len; i++)
+    if (!strcmp(m->metas.data[i].key, key))
+      return &m->metas.data[i];
+  return NULL;
+}
+
+const Tensor *model_tensor(const Model *m, const char *name)
+{
+  for (uint32_t i = 0; i < m->tensors.len; i++)
+    if (!strcmp(m->tensors.data[i].name, name))
+      return &m->tensors.data[i];
+  return NULL;
+}
+
+/* ---- values */
+
+/* The type of item `i`, or META_TYPE_COUNT if there is no such item. */
+static MetaType item_type(const Meta *v, uint64_t i)
+{
+  if (!v || i >= v->count)
+    return META_TYPE_COUNT;
+  return v->type == META_ARRAY ? v->item_type : v->type;
+}
+
+static uint64_t item_bits(const Meta *v, MetaType t, uint64_t i)
+{
+  uint32_t n = meta_type_info[t].bytes;
+  uint64_t bits = 0;
+
+  for (uint32_t b = 0; b < n; b++)
+    bits |= (uint64_t)v->raw[i * n + b] << 8 * b;
+  return bits;
+}
+
+/* An integer as 64 bits of two's complement; *is_signed tells how to read the top bit. */
+static bool item_integer(const Meta *v, uint64_t i, uint64_t *out, bool *is_signed)
+{
+  MetaType t = item_type(v, i);
+
+  *is_signed = false;
+  switch (t) {
+  case META_U8:
+  case META_U16:
+  case META_U32:
+  case META_U64:
+  case META_BOOL: *out = item_bits(v, t, i); return true;
+  case META_I8:
+  case META_I16:
+  case META_I32:
+  case META_I64: {
+    uint32_t unused = 64 - 8 * meta_type_info[t].bytes;
+    *is_signed = true;
+    *out = (uint64_t)((int64_t)(item_bits(v, t, i) << unused) >> unused);
+    return true;
+  }
+  default: return false;
+  }
+}
+
+bool meta_u64(const Meta *v, uint64_t i, uint64_t *out)
+{
+  uint64_t n;
+  bool is_signed;
+
+  if (!item_integer(v, i, &n, &is_signed) || (is_signed && n > INT64_MAX))
+    return false;
+  *out = n;
+  return true;
+}
+
+bool meta_i64(const Meta *v, uint64_t i, int64_t *out)
+{
+  uint64_t n;
+  bool is_signed;
+
+  if (!item_integer(v, i, &n, &is_signed) || (!is_signed && n > INT64_MAX))
+    return false;
+  *out = (int64_t)n;
+  return true;
+}
+
+bool meta_f64(const Meta *v, uint64_t i, double *out)
+{
+  MetaType t = item_type(v, i);
+  uint64_t n;
+  bool is_signed;
+
+  if (t == META_F32) {
+    uint32_t bits = (uint32_t)item_bits(v, t, i);
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    *out = (double)f;
+  } else if (t == META_F64) {
+    uint64_t bits = item_bits(v, t, i);
+    memcpy(out, &bits, sizeof *out);
+  } else if (item_integer(v, i, &n, &is_signed)) {
+    *out = is_signed ? (double)(int64_t)n : (double)n;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+bool meta_str(const Meta *v, uint64_t i, Str *out)
+{
+  if (item_type(v, i) != META_STR)
+    return false;
+  *out = v->strings[i];
+  return true;
+}
+
+bool str_eq(Str s, const char *z)
+{
+  return s.len == strlen(z) && (!s.len || !memcmp(s.data, z, s.len));
+}
