@@ -23,8 +23,8 @@ typedef struct {
 
 typedef enum { LLVM_OBJ, LLVM_ASM, LLVM_IR } LlvmOutput; /* IR: after optimisation, as text */
 
-/* The kernels must have passed kernel_verify(). The bytes live in `a`; text ends with a zero that n_bytes
- * does not count. */
+/* The kernels must have passed kernel_verify(), and pass_legalize() for the target. The bytes live in `a`;
+ * text ends with a zero that n_bytes does not count. */
 bool llvm_emit(const Kernel *const *kernels, uint32_t n, const LlvmOptions *o, LlvmOutput what, Arena *a,
                const void **bytes, uint64_t *n_bytes, Err *e);
 

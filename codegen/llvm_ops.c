@@ -199,16 +199,21 @@ static LLVMValueRef print_sqrt(Printer *p, const KNode *n, const Row *row)
   return llvm_intrinsic(p, "llvm.sqrt", llvm_type(p, n->type), in, 1);
 }
 
+/* What the target lacks, LLVM would make calls of; pass_legalize() has rewritten it. */
+static LLVMValueRef lacking(const Printer *p)
+{
+  const char *op = kop_info[kernel_node(p->k, p->at)->op].name;
+  fail(p->e, "kernel '%s': %%%u is %s, for which %s has no instruction", p->k->name, p->at, op,
+       p->target->name);
+  return NULL;
+}
+
 static LLVMValueRef print_fma(Printer *p, const KNode *n, const Row *row)
 {
   LLVMValueRef in[] = {llvm_in(p, 0), llvm_in(p, 1), llvm_in(p, 2)};
 
   (void)row;
-  if (!p->target->fma) {
-    fail(p->e, "kernel '%s': %%%u is an fma, which %s has not", p->k->name, p->at, p->target->name);
-    return NULL;
-  }
-  return llvm_intrinsic(p, "llvm.fma", llvm_type(p, n->type), in, 3);
+  return p->target->fma ? llvm_intrinsic(p, "llvm.fma", llvm_type(p, n->type), in, 3) : lacking(p);
 }
 
 static LLVMValueRef print_const(Printer *p, const KNode *n, const Row *row)
@@ -327,8 +332,11 @@ static LLVMValueRef print_select(Printer *p, const KNode *n, const Row *row)
 
 static LLVMValueRef print_cast(Printer *p, const KNode *n, const Row *row)
 {
+  KType from = llvm_in_type(p, 0);
+  bool f16 = from.elem == KE_f16 || n->type.elem == KE_f16;
+
   (void)row;
-  return llvm_cast(p, llvm_in(p, 0), llvm_in_type(p, 0), n->type.elem);
+  return !f16 || p->target->f16c ? llvm_cast(p, llvm_in(p, 0), from, n->type.elem) : lacking(p);
 }
 
 static LLVMValueRef print_bitcast(Printer *p, const KNode *n, const Row *row)

@@ -58,7 +58,7 @@ LLVMValueRef llvm_intrinsic(const Printer *p, const char *name, LLVMTypeRef over
 LLVMValueRef llvm_lanes_of(const Printer *p, LLVMValueRef v, unsigned first, unsigned stride, unsigned n);
 /* v's lanes, then more's (scalars are single lanes) */
 LLVMValueRef llvm_concat(const Printer *p, LLVMValueRef v, unsigned have, LLVMValueRef more, unsigned n);
-LLVMValueRef llvm_cast(const Printer *p, LLVMValueRef v, KType from, KElem to); /* llvm_cast.c */
+LLVMValueRef llvm_cast(const Printer *p, LLVMValueRef v, KType from, KElem to); /* f16: needs F16C */
 
 /* ---- the ops: value of node p->at (llvm_ops.c; llvm_dot.c has the integer products) */
 bool llvm_print_op(Printer *p, const KNode *n);

@@ -5,16 +5,16 @@
 #include "ir/base.h"
 
 typedef struct {
-  const char *name, *alias;    /* alias: another name, NULL if none */
-  const char *triple;          /* of objects; NULL: C source, for any machine */
-  const char *cpu, *features;  /* for LLVM */
-  bool (*runs_here)(void);     /* whether this machine can run the row's code */
-  uint32_t vector_bytes;       /* of a vector register */
-  uint32_t registers;          /* how many vector registers */
-  bool fma;                    /* K_fma is one instruction; lowering must not make it elsewhere */
-  bool f16c;                   /* casts f16 <-> f32 are one instruction; they work, slower, elsewhere */
-  bool dot4, dot2;             /* the op is one instruction; it works, slower, elsewhere */
-  bool loops;                  /* ops are printed as loops over lanes: prefer dot4, whatever `dot4` says */
+  const char *name, *alias;   /* alias: another name, NULL if none */
+  const char *triple;         /* of objects; NULL: C source, for any machine */
+  const char *cpu, *features; /* for LLVM */
+  bool (*runs_here)(void);    /* whether this machine can run the row's code */
+  uint32_t vector_bytes;      /* of a vector register */
+  uint32_t registers;         /* how many vector registers */
+  bool fma;                   /* K_fma is one instruction; elsewhere pass_legalize() rewrites it */
+  bool f16c;       /* casts f16 <-> f32 are one instruction; elsewhere pass_legalize() rewrites them */
+  bool dot4, dot2; /* the op is one instruction; it works, slower, elsewhere */
+  bool loops;      /* ops are printed as loops over lanes: prefer dot4, whatever `dot4` says */
   uint32_t l1_bytes, l2_bytes; /* of a core */
 } Target;
 

@@ -177,7 +177,7 @@ static KVal in_range(Case *c, KVal v, KElem to)
 static void casts(Case *c, KVal a)
 {
   for (KElem to = KE_i8; to < KE_COUNT; to++) {
-    if (to == c->type.elem || to == KE_bool)
+    if (to == c->type.elem || ((to == KE_f16 || c->type.elem == KE_f16) && !c->target->f16c))
       continue;
     KVal v = kelem_info[c->type.elem].is_float ? k_cast(c->k, KE_f32, a) : a;
     bool cut = kelem_info[c->type.elem].is_float && is_int(to);
