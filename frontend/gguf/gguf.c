@@ -1,7 +1,7 @@
 /* gguf.c - reads GGUF files: header, metadata, tensor table, and where the data lies.
  *
  * The file is hostile: each count is checked against a limit and against the bytes that are
- * left before anything is allocated, so memory stays proportional to the file (at most six
+ * left before anything is allocated, so memory stays proportional to the file (about six
  * bytes for each of its own). Nothing is copied but names.
  *
  * Source: the GGUF specification (ggml, docs/gguf.md), versions 2 and 3. */

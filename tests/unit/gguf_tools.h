@@ -12,7 +12,7 @@
 /* Builds bytes from words that spaces separate:
  *   'TEXT'   the bytes themselves
  *   "TEXT"   a string: its length in 8 bytes, then the bytes
- *   N:VALUE  an integer of N bytes, little-endian
+ *   N:VALUE  an integer of N bytes (1 to 8), little-endian
  *   x:HEX    bytes by their hexadecimal digits
  *   0*N      N bytes of zero
  *   pad:N    zeros up to a multiple of N */
@@ -36,7 +36,7 @@ static inline void gguf_text(Text *out, const char *s)
       text_add(out, zeros, round_up(out->len, to) - out->len);
     } else {
       uint64_t n = strtoull(s, (char **)(uintptr_t)&s, 10);
-      assert(*s == ':' || *s == '*');
+      assert(*s == '*' || (*s == ':' && n <= 8));
       bool zero = *s == '*';
       uint64_t v = strtoull(s + 1, (char **)(uintptr_t)&s, 0);
       for (; zero && v; v -= v < sizeof zeros ? v : sizeof zeros)
