@@ -1,0 +1,216 @@
+/* image.c - see image.h and runtime-min/mi_image.h. */
+#include "codegen/image.h"
+
+#include <stdlib.h>
+
+#include "passes/lower/panel.h"
+
+_Static_assert((int)SPACE_WEIGHTS == (int)MI_SPACE_WEIGHTS && (int)SPACE_ARENA == (int)MI_SPACE_ARENA &&
+                   (int)SPACE_STATE == (int)MI_SPACE_STATE && (int)SPACE_SCRATCH == (int)MI_SPACE_SCRATCH,
+               "spaces have the contract's numbers");
+
+enum { PIECE_BYTES = 1 << 20 };
+
+/* Appends to the head; returns the offset. */
+static uint64_t append(Text *t, const void *bytes, uint64_t n, uint64_t align)
+{
+  static const char zeros[MI_PAGE];
+  while (t->len % align)
+    text_add(t, zeros, min64((int64_t)(align - t->len % align), MI_PAGE));
+  uint64_t at = t->len;
+  text_add(t, bytes, n);
+  return at;
+}
+
+static void put_binds(const Program *p, MiImage *im, Text *t)
+{
+  MiBind *b = NEW_ARRAY(t->arena, MiBind, p->binds.len);
+
+  for (uint32_t i = 0; i < p->binds.len; i++) {
+    const Buffer *buf = &p->buffers.data[p->binds.data[i].buffer];
+    b[i] = (MiBind){.offset = buf->offset + p->binds.data[i].offset, .space = buf->space};
+  }
+  im->n_binds = p->binds.len;
+  im->binds = append(t, b, p->binds.len * sizeof *b, MI_ALIGN);
+}
+
+static void put_parts(const Program *p, MiImage *im, Text *t)
+{
+  MiPart *out = NEW_ARRAY(t->arena, MiPart, p->parts.len);
+
+  for (uint32_t i = 0; i < p->parts.len; i++) {
+    const Part *q = &p->parts.data[i];
+    out[i] = (MiPart){.kernel = q->kernel,
+                      .grid = q->grid,
+                      .per_token = q->per_token,
+                      .first_bind = q->binds.first,
+                      .n_binds = q->binds.count,
+                      .bytes = q->bytes,
+                      .ops = q->ops};
+  }
+  im->n_parts = p->parts.len;
+  im->parts = append(t, out, p->parts.len * sizeof *out, MI_ALIGN);
+}
+
+static void put_launches(const Program *p, MiImage *im, Text *t)
+{
+  MiLaunch *out = NEW_ARRAY(t->arena, MiLaunch, p->launches.len);
+
+  for (uint32_t i = 0; i < p->launches.len; i++) {
+    const Launch *l = &p->launches.data[i];
+    out[i] = (MiLaunch){l->parts.first, l->parts.count, append(t, l->name, strlen(l->name) + 1, 1)};
+  }
+  im->n_launches = p->launches.len;
+  im->launches = append(t, out, p->launches.len * sizeof *out, MI_ALIGN);
+}
+
+static void put_entries(const Program *p, MiImage *im, Text *t)
+{
+  MiEntry *out = NEW_ARRAY(t->arena, MiEntry, p->entries.len);
+
+  for (uint32_t i = 0; i < p->entries.len; i++) {
+    const Entry *e = &p->entries.data[i];
+    out[i] = (MiEntry){.first_launch = e->launches.first,
+                       .n_launches = e->launches.count,
+                       .tokens = e->tokens,
+                       .has_logits = e->logits_buffer != 0};
+    strncpy(out[i].name, e->name, sizeof out[i].name - 1);
+    if (e->logits_buffer)
+      im->logits_at = p->buffers.data[e->logits_buffer].offset;
+    im->tokens_at = p->buffers.data[e->tokens_buffer].offset;
+  }
+  im->n_entries = p->entries.len;
+  im->entries = append(t, out, p->entries.len * sizeof *out, MI_ALIGN);
+}
+
+static uint32_t vocabulary(const Program *p)
+{
+  const Graph *g = p->module->graphs.data[0];
+  for (Val v = 1; v < g->nodes.len; v++)
+    if (graph_node(g, v)->op == OP_output)
+      return (uint32_t)type_last(&graph_node(g, v)->type);
+  return 0;
+}
+
+void image_build(Arena *a, const Program *p, const ImageParts *parts, Image *out)
+{
+  Text t = {.arena = a};
+  MiImage im = {.version = MI_VERSION, .header_bytes = sizeof im, .n_kernels = p->kernels.len};
+
+  memcpy(im.magic, MI_MAGIC, sizeof im.magic);
+  text_add(&t, (const char *)&im, sizeof im);
+  put_binds(p, &im, &t);
+  put_parts(p, &im, &t);
+  put_launches(p, &im, &t);
+  put_entries(p, &im, &t);
+  im.n_vocab = vocabulary(p);
+  im.context = p->context;
+  im.arena_bytes = p->space_bytes[SPACE_ARENA];
+  im.state_bytes = p->space_bytes[SPACE_STATE];
+  im.scratch_bytes = p->space_bytes[SPACE_SCRATCH];
+  im.about_bytes = strlen(parts->about);
+  im.about = append(&t, parts->about, im.about_bytes + 1, 1);
+  im.has_tokenizer = parts->tokenizer_bytes != 0;
+  im.tokenizer_bytes = parts->tokenizer_bytes;
+  im.tokenizer = append(&t, parts->tokenizer, parts->tokenizer_bytes, MI_ALIGN);
+  im.weights = append(&t, "", 0, MI_PAGE);
+  im.weights_bytes = p->space_bytes[SPACE_WEIGHTS];
+  im.image_bytes = round_up(im.weights + im.weights_bytes, MI_PAGE);
+  memcpy(t.data, &im, sizeof im);
+  *out = (Image){p, (const uint8_t *)t.data, im.weights, im.image_bytes};
+}
+
+/* ---- weights */
+
+typedef struct {
+  ImageSink *sink;
+  void *ctx;
+  uint64_t at; /* bytes of the image that were given out */
+} Out;
+
+static bool give(Out *o, const void *bytes, uint64_t n)
+{
+  o->at += n;
+  return !n || o->sink(o->ctx, bytes, n);
+}
+
+static bool pad_to(Out *o, uint64_t at)
+{
+  static const uint8_t zeros[MI_PAGE];
+  while (o->at < at)
+    if (!give(o, zeros, (uint64_t)min64((int64_t)(at - o->at), sizeof zeros)))
+      return false;
+  return true;
+}
+
+static bool write_panels(Out *o, const Weight *w, uint8_t *room)
+{
+  uint64_t bytes = panel_bytes(w->type.dtype, w->type.dim[1]);
+  int64_t panels = (w->type.dim[0] + 15) / 16, batch = (int64_t)(PIECE_BYTES / bytes);
+
+  batch = batch ? batch : 1;
+  for (int64_t p = 0; p < panels; p += batch) {
+    int64_t n = min64(batch, panels - p);
+    for (int64_t i = 0; i < n; i++)
+      panel_pack(w, p + i, room + (uint64_t)i * bytes);
+    if (!give(o, room, (uint64_t)n * bytes))
+      return false;
+  }
+  return true;
+}
+
+static bool write_vector(Out *o, const Weight *w)
+{
+  enum { AT_ONCE = 256 }; /* a multiple of every block */
+  float f[AT_ONCE];
+  uint64_t n = (uint64_t)type_count(&w->type);
+
+  for (uint64_t i = 0; i < n; i += AT_ONCE) {
+    uint64_t m = (uint64_t)min64(AT_ONCE, (int64_t)(n - i));
+    dtype_to_float(w->type.dtype, (const uint8_t *)w->data + dtype_bytes(w->type.dtype, i), f, m);
+    if (!give(o, f, m * sizeof *f))
+      return false;
+  }
+  return true;
+}
+
+static bool write_item(Out *o, const Program *p, const Item *it, uint8_t *room)
+{
+  const Weight *w = &p->module->weights.data[it->weight];
+
+  switch (it->layout) {
+  case LAYOUT_PANEL: return write_panels(o, w, room);
+  case LAYOUT_VECTOR: return write_vector(o, w);
+  case LAYOUT_RAW: return give(o, it->data, p->buffers.data[it->buffer].bytes);
+  }
+  return false;
+}
+
+/* Room for a batch of panels, or for the largest panel. */
+static uint64_t room_bytes(const Program *p)
+{
+  uint64_t most = PIECE_BYTES;
+  for (uint32_t i = 0; i < p->items.len; i++) {
+    const Type *t = &p->module->weights.data[p->items.data[i].weight].type;
+    if (p->items.data[i].layout == LAYOUT_PANEL && panel_bytes(t->dtype, t->dim[1]) > most)
+      most = panel_bytes(t->dtype, t->dim[1]);
+  }
+  return most;
+}
+
+bool image_write(const Image *im, ImageSink *sink, void *ctx)
+{
+  const Program *p = im->prog;
+  Arena tmp = {0};
+  uint8_t *room = arena_alloc(&tmp, room_bytes(p));
+  Out o = {sink, ctx, 0};
+  bool ok = give(&o, im->head, im->head_bytes);
+
+  for (uint32_t i = 0; ok && i < p->items.len; i++) {
+    const Buffer *b = &p->buffers.data[p->items.data[i].buffer];
+    ok = pad_to(&o, im->head_bytes + b->offset) && write_item(&o, p, &p->items.data[i], room);
+  }
+  ok = ok && pad_to(&o, im->bytes);
+  arena_free(&tmp);
+  return ok;
+}

@@ -1,0 +1,29 @@
+/* image.h - a program as one flat block of bytes: what runtime-min/mi_image.h describes. */
+#ifndef MICC_IMAGE_H
+#define MICC_IMAGE_H
+
+#include "ir/program.h"
+#include "runtime-min/mi_image.h"
+
+typedef struct {
+  const char *about;        /* "key: value" lines */
+  const uint8_t *tokenizer; /* see frontend/tokenizer; may be NULL */
+  uint64_t tokenizer_bytes;
+} ImageParts;
+
+typedef struct {
+  const Program *prog;
+  const uint8_t *head; /* everything before the weights */
+  uint64_t head_bytes; /* whole pages */
+  uint64_t bytes;      /* of the image */
+} Image;
+
+/* Builds what stands before the weights, in `a`. */
+void image_build(Arena *a, const Program *p, const ImageParts *parts, Image *out);
+
+/* Gives the image to `sink` piece by piece, weights laid out on the way: memory use does not grow with
+ * the model. Stops and returns false as soon as sink does. */
+typedef bool ImageSink(void *ctx, const void *bytes, uint64_t n);
+bool image_write(const Image *im, ImageSink *sink, void *ctx);
+
+#endif

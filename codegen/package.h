@@ -1,0 +1,31 @@
+/* package.h - files out: a static executable, or any bytes, written under a temporary name first. */
+#ifndef MICC_PACKAGE_H
+#define MICC_PACKAGE_H
+
+#include "codegen/image.h"
+#include "codegen/target.h"
+
+/* A file under construction: written under a temporary name beside `path`, renamed by file_commit(). */
+typedef struct {
+  const char *path;
+  char *temp;
+  int fd;
+  Err *e;
+} OutFile;
+
+bool file_begin(OutFile *f, Arena *a, const char *path, Err *e);
+bool file_write(OutFile *f, const void *bytes, uint64_t n);
+bool file_commit(OutFile *f, int mode); /* permission bits */
+void file_abandon(OutFile *f);          /* also after a failed commit */
+
+/* Removes the temporary files of a compile that a signal ends. Safe in a signal handler. */
+void file_abandon_all(void);
+
+/* Links `object` with the target's sysroot and puts the image behind the code. */
+bool package_exe(const char *path, const void *object, uint64_t object_bytes, const Image *im,
+                 const Target *t, Err *e);
+
+/* Writes the image alone, for programs built from C. */
+bool package_image(const char *path, const Image *im, Err *e);
+
+#endif

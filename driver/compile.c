@@ -1,0 +1,284 @@
+/* compile.c - from a model file to what -o names. */
+#include "driver/driver.h"
+
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "codegen/c.h"
+#include "codegen/package.h"
+#include "frontend/tokenizer/tokenizer.h"
+#if MICC_HAVE_LLVM
+#include "codegen/llvm.h"
+#endif
+
+static const char default_cpu[] = "x86-64-v3";
+
+static double now_ms(void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* ---- what --about prints */
+
+static const char *base_name(const char *path)
+{
+  const char *slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+static const char *meta_text(const Model *m, Arena *a, const char *key)
+{
+  Str s;
+  const Meta *v = model_meta(m, key);
+  return v && meta_str(v, 0, &s) ? arena_strndup(a, s.data, s.len) : NULL;
+}
+
+/* Element types of the weights with their share, largest first by table order. */
+static void add_precision(const Model *m, Text *t)
+{
+  uint64_t bytes[DT_COUNT] = {0}, total = 0;
+
+  for (uint32_t i = 0; i < m->tensors.len; i++) {
+    bytes[m->tensors.data[i].dtype] += m->tensors.data[i].bytes;
+    total += m->tensors.data[i].bytes;
+  }
+  text_printf(t, "precision:");
+  for (int d = 0; d < DT_COUNT; d++)
+    if (bytes[d])
+      text_printf(t, " %s %.1f%%", dtype_info[d].name, 100.0 * (double)bytes[d] / (double)total);
+  text_printf(t, " of weight bytes; activations of block products in 8 bits, all else f32\n");
+}
+
+static const char *about(const Compile *c, Arena *a)
+{
+  const Model *m = c->model;
+  const Program *p = c->program;
+  Text t = {.arena = a};
+  const char *name = meta_text(m, a, "general.name"), *licence = meta_text(m, a, "general.license");
+  uint64_t state = p->space_bytes[SPACE_STATE], arena = p->space_bytes[SPACE_ARENA];
+
+  text_printf(&t, "model: %s\n", name ? name : base_name(m->path));
+  text_printf(&t, "family: %s, %u layers, width %u, %u heads (%u key/value), vocabulary %u\n", c->info.family,
+              c->info.n_layer, c->info.width, c->info.n_head, c->info.n_kv_head, c->info.n_vocab);
+  text_printf(&t, "parameters: %.1f M\n", (double)c->info.parameters / 1e6);
+  text_printf(&t, "source: %s\nsource sha256: %s\nformat: %s\n", base_name(m->path), m->sha256, m->format);
+  text_printf(&t, "license: %s\n", licence ? licence : "not stated in the file");
+  add_precision(m, &t);
+  text_printf(&t, "tokenizer: %s\n", tokenizer_describe(m, a));
+  text_printf(&t, "context: %u tokens (trained with %u)\n", c->info.context, c->info.context_trained);
+  text_printf(&t, "memory: weights %.1f MB (mapped), state %.1f MB, arena %.2f MB\n",
+              (double)p->space_bytes[SPACE_WEIGHTS] / 1e6, (double)state / 1e6, (double)arena / 1e6);
+  text_printf(&t, "target: %s %s\ncompiler: micc %s\n", c->target->triple ? c->target->triple : "C99",
+              c->target->name, MICC_VERSION);
+  return t.data;
+}
+
+/* ---- from file to program */
+
+static bool pick_target(Compile *c, Err *e)
+{
+  const Options *o = c->opt;
+  bool c_source = o->emit == EMIT_C || o->tcc;
+  const char *cpu = o->cpu ? o->cpu : c_source ? "c" : default_cpu;
+
+  c->target = target_find(cpu, e);
+  if (c->target && !c->target->triple && !c_source && o->emit <= EMIT_ASM)
+    return fail(e, "--cpu=%s is for --emit=c", cpu);
+  return c->target;
+}
+
+static void flush_log(Compile *c)
+{
+  if (c->log.len)
+    fputs(c->log.data, stderr);
+  c->log.len = 0;
+}
+
+static bool build(Compile *c, Err *e)
+{
+  ArchOptions ao = {c->opt->context, c->opt->prefill_tokens};
+  Arena *a = &c->model->arena;
+
+  c->log.arena = a;
+  if (!arch_info(c->model, &ao, &c->info, e) || !arch_build(c->model, &ao, &c->module, e) ||
+      !tokenizer_build(c->model, a, &c->tokenizer, &c->tokenizer_bytes, e))
+    return false;
+  for (uint32_t i = 0; i < c->info.n_unused; i++)
+    fprintf(stderr, "micc: warning: %s: tensor '%s' is not used\n", c->model->path, c->info.unused[i]);
+  PassOptions po = {c->target, c->opt->print_after, c->opt->time_passes, &c->log};
+  bool ok = passes_run(c->module, &po, &c->program, e);
+  flush_log(c);
+  if (!ok)
+    return false;
+  model_hash(c->model);
+  ImageParts parts = {about(c, a), c->tokenizer, c->tokenizer_bytes};
+  image_build(a, c->program, &parts, &c->image);
+  return true;
+}
+
+bool compile_open(Compile *c, const Options *opt, Err *e)
+{
+  *c = (Compile){.opt = opt};
+  return pick_target(c, e) && (c->model = model_open(opt->model, e)) && build(c, e);
+}
+
+void compile_close(Compile *c)
+{
+  if (c->model)
+    model_close(c->model);
+  c->model = NULL;
+}
+
+/* ---- what comes out */
+
+/* The model's file name without its ending; `extra` is appended. */
+static const char *default_output(const Options *o, Arena *a, const char *extra)
+{
+  const char *base = base_name(o->model), *dot = strrchr(base, '.');
+  size_t n = dot && dot != base ? (size_t)(dot - base) : strlen(base);
+  const char *name = arena_printf(a, "%.*s%s", (int)n, base, extra);
+  return strcmp(name, o->model) ? name : arena_printf(a, "%s.out", name);
+}
+
+static bool write_bytes(const char *path, const void *bytes, uint64_t n, Err *e)
+{
+  Arena a = {0};
+  OutFile f = {.fd = -1};
+
+  if (!path || !strcmp(path, "-")) {
+    bool ok = fwrite(bytes, 1, n, stdout) == n && !fflush(stdout);
+    return ok || fail(e, "cannot write to standard output");
+  }
+  bool ok = file_begin(&f, &a, path, e) && file_write(&f, bytes, n) && file_commit(&f, 0644);
+  file_abandon(&f);
+  arena_free(&a);
+  return ok;
+}
+
+#if MICC_HAVE_LLVM
+static bool emit_llvm(Compile *c, LlvmOutput what, const void **bytes, uint64_t *n, Err *e)
+{
+  LlvmTimes times = {0};
+  LlvmOptions lo = {c->target, c->opt->opt_level, &times};
+  bool ok = llvm_emit((const Kernel *const *)c->program->kernels.data, c->program->kernels.len, &lo, what,
+                      &c->model->arena, bytes, n, e);
+
+  if (ok && (c->opt->time_passes || c->opt->verbose))
+    fprintf(stderr, "llvm       %8.3f ms (%u kernels: build %.1f, optimise %.1f, emit %.1f)\n",
+            times.build_ms + times.optimize_ms + times.emit_ms, times.kernels, times.build_ms,
+            times.optimize_ms, times.emit_ms);
+  return ok;
+}
+#else
+typedef enum { LLVM_OBJ, LLVM_ASM, LLVM_IR } LlvmOutput;
+static bool emit_llvm(Compile *c, LlvmOutput what, const void **bytes, uint64_t *n, Err *e)
+{
+  (void)c, (void)what, (void)bytes, (void)n;
+  return fail(
+      e, "this micc was built without LLVM: it has --emit=c, graph, kernels, plan and run --backend=tcc");
+}
+#endif
+
+static bool write_llvm(Compile *c, LlvmOutput what, const char *path, Err *e)
+{
+  const void *bytes;
+  uint64_t n;
+  return emit_llvm(c, what, &bytes, &n, e) && write_bytes(path, bytes, n, e);
+}
+
+static bool write_exe(Compile *c, const char *path, Err *e)
+{
+  const void *object;
+  uint64_t n;
+  double start = now_ms();
+
+  if (!emit_llvm(c, LLVM_OBJ, &object, &n, e) || !package_exe(path, object, n, &c->image, c->target, e))
+    return false;
+  if (c->opt->verbose)
+    fprintf(stderr, "%s: %.1f KB of kernels, %.3f MB of image (tokenizer %.1f KB), link and write %.1f ms\n",
+            path, (double)n / 1e3, (double)c->image.bytes / 1e6, (double)c->tokenizer_bytes / 1e3,
+            now_ms() - start);
+  return true;
+}
+
+static void c_string(Text *t, const char *s)
+{
+  for (; *s; s++)
+    text_printf(t, strchr("\"\\?", *s) ? "\\%c" : (unsigned char)*s < 32 ? "\\%03o" : "%c", *s);
+}
+
+/* NAME.c and NAME.weights: see runtime-min/start/mi_start_file.c. */
+static bool write_c(Compile *c, const char *path, Err *e)
+{
+  Arena *a = &c->model->arena;
+  Text t = {.arena = a};
+
+  if (!path || !strcmp(path, "-"))
+    return fail(e, "--emit=c writes two files, so it needs -o NAME.c");
+  const char *base = base_name(path), *dot = strrchr(base, '.');
+  const char *stem = arena_strndup(a, path, dot && dot != base ? (size_t)(dot - path) : strlen(path));
+  text_printf(&t,
+              "/* Made by micc %s from %s. Weights: %s.weights. To make a program:\n"
+              " *   cc -O3 %s RUNTIME/mi_*.c RUNTIME/start/mi_start_file.c -o %s -lpthread -lm\n"
+              " * where RUNTIME is share/micc/runtime-min of micc's installation. */\n",
+              MICC_VERSION, base_name(c->model->path), base_name(stem), base, base_name(stem));
+  if (!c_print_kernels((const Kernel *const *)c->program->kernels.data, c->program->kernels.len, &t, e))
+    return false;
+  text_printf(&t, "\nextern const char mi_image_name[];\nconst char mi_image_name[] = \"");
+  c_string(&t, base_name(stem));
+  text_printf(&t, "\";\n");
+  return package_image(arena_printf(a, "%s.weights", stem), &c->image, e) &&
+         write_bytes(path, t.data, t.len, e);
+}
+
+static bool write_text(Compile *c, const char *path, Err *e)
+{
+  Text t = {.arena = &c->model->arena};
+
+  switch (c->opt->emit) {
+  case EMIT_GRAPH: module_print(c->module, &t); break;
+  case EMIT_PLAN: program_print(c->program, &t); break;
+  default:
+    for (uint32_t i = 0; i < c->program->kernels.len; i++)
+      kernel_print(c->program->kernels.data[i], &t);
+  }
+  return write_bytes(path, t.data, t.len, e);
+}
+
+static bool emit(Compile *c, Err *e)
+{
+  Arena *a = &c->model->arena;
+  const char *path = c->opt->output;
+
+  switch (c->opt->emit) {
+  case EMIT_EXE: return write_exe(c, path ? path : default_output(c->opt, a, ""), e);
+  case EMIT_OBJ: return write_llvm(c, LLVM_OBJ, path ? path : default_output(c->opt, a, ".o"), e);
+  case EMIT_LLVM: return write_llvm(c, LLVM_IR, path, e);
+  case EMIT_ASM: return write_llvm(c, LLVM_ASM, path, e);
+  case EMIT_C: return write_c(c, path ? path : default_output(c->opt, a, ".c"), e);
+  default: return write_text(c, path, e);
+  }
+}
+
+int cmd_compile(const Options *opt)
+{
+  Compile c = {0};
+  Err e = {0};
+  MemTrap trap;
+  volatile bool ok = false;
+
+  if (mem_try(&trap)) {
+    ok = compile_open(&c, opt, &e) && emit(&c, &e);
+    mem_done(&trap);
+  } else {
+    fail(&e, "out of memory");
+    file_abandon_all();
+  }
+  compile_close(&c);
+  if (!ok)
+    fprintf(stderr, "micc: %s\n", e.text);
+  return ok ? 0 : 1;
+}

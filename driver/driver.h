@@ -1,0 +1,52 @@
+/* driver.h - the commands of `micc`. Each returns the exit status: 0; 1: it failed (a line on standard
+ * error); 2: it was used wrongly. */
+#ifndef MICC_DRIVER_H
+#define MICC_DRIVER_H
+
+#include "codegen/image.h"
+#include "frontend/arch/arch.h"
+#include "passes/passes.h"
+
+typedef enum {
+  EMIT_EXE,
+  EMIT_OBJ,
+  EMIT_C,
+  EMIT_LLVM,
+  EMIT_ASM,
+  EMIT_GRAPH,
+  EMIT_KERNELS,
+  EMIT_PLAN,
+  EMIT_COUNT
+} Emit;
+
+typedef struct {
+  const char *model, *output, *cpu, *print_after;
+  Emit emit;
+  int opt_level;
+  uint32_t context, prefill_tokens; /* 0: the default */
+  bool time_passes, verbose, tcc, oracle;
+} Options;
+
+/* A model on its way to a program. */
+typedef struct {
+  const Options *opt;
+  Model *model;
+  Module *module;
+  ArchInfo info;
+  const Target *target;
+  Program *program;
+  Image image;
+  const uint8_t *tokenizer;
+  uint64_t tokenizer_bytes;
+  Text log; /* of --print-after and --time-passes */
+} Compile;
+
+/* Reads the model and runs all passes; builds the image's head. compile_close() in any case. */
+bool compile_open(Compile *c, const Options *opt, Err *e);
+void compile_close(Compile *c);
+
+int cmd_compile(const Options *opt);
+int cmd_run(const Options *opt, int argc, char **argv); /* argv: the program's own, [0] its name */
+int cmd_oracle(const Options *opt, int argc, char **argv);
+
+#endif

@@ -1,0 +1,90 @@
+/* program.h - what lowering makes of a module: kernels, the ordered launches of each entry point, the
+ * buffers they work on, and the weights in the layout that the kernels stream. Packaging turns it
+ * into an image (runtime-min/mi_image.h) and machine code; `--emit=plan` prints it. */
+#ifndef MICC_PROGRAM_H
+#define MICC_PROGRAM_H
+
+#include "ir/graph.h"
+#include "ir/kernel.h"
+
+typedef enum { SPACE_WEIGHTS, SPACE_ARENA, SPACE_STATE, SPACE_SCRATCH } Space; /* as MI_SPACE_* */
+
+typedef struct {
+  Space space;
+  const char *name;
+  uint64_t bytes;
+  uint64_t offset;      /* in its space, by program_place() */
+  uint32_t first, last; /* arena: launches of its entry that use it, for packing */
+  uint32_t entry;       /* arena: the entry it belongs to */
+} Buffer;
+
+typedef struct {
+  uint32_t buffer;
+  uint64_t offset; /* bytes into the buffer */
+} Bind;
+
+/* One grid of a launch. */
+typedef struct {
+  uint32_t kernel;
+  uint32_t grid;
+  bool per_token; /* grid counts for each token of the call */
+  Slice binds;    /* one for each parameter of the kernel */
+  uint64_t bytes; /* weight bytes streamed in one call */
+  uint64_t ops;   /* multiply-adds for one token */
+} Part;
+
+/* Parts run in any order, in parallel; a barrier follows. */
+typedef struct {
+  const char *name;
+  Slice parts;
+} Launch;
+
+typedef struct {
+  const char *name;
+  uint32_t tokens; /* T */
+  Slice launches;
+  uint32_t tokens_buffer, logits_buffer; /* 0: none */
+} Entry;
+
+/* How a weight lies in the image. */
+typedef enum {
+  LAYOUT_VECTOR, /* f32, padded with zeros to a multiple of 16 */
+  LAYOUT_PANEL,  /* 16 rows side by side; see passes/lower/panel.h */
+  LAYOUT_RAW     /* the given bytes */
+} Layout;
+extern const char *const layout_name[];
+
+typedef struct {
+  Layout layout;
+  uint32_t weight;  /* index in the module; RAW: unused */
+  const void *data; /* RAW */
+  uint32_t buffer;
+} Item;
+
+typedef struct {
+  Arena *arena;
+  const Module *module;
+  ARRAY(Kernel *) kernels;
+  ARRAY(Buffer) buffers; /* buffers.data[0] is none */
+  ARRAY(Bind) binds;
+  ARRAY(Part) parts;
+  ARRAY(Launch) launches;
+  ARRAY(Entry) entries;
+  ARRAY(Item) items; /* in the order of the image */
+  uint32_t context;  /* slots of the states */
+  uint64_t space_bytes[4];
+} Program;
+
+uint32_t program_buffer(Program *p, Space space, const char *name, uint64_t bytes);
+
+/* Gives every buffer its offset: weights and states one after the other, arena buffers of one entry packed
+ * by lifetime, scratch at 0. 64-byte aligned. */
+void program_place(Program *p);
+
+/* Adds a kernel, or finds an equal one; returns its index. */
+uint32_t program_kernel(Program *p, Kernel *k);
+
+/* The plan: every launch with its kernels, grid, operands, weight bytes and operations. */
+void program_print(const Program *p, Text *out);
+
+#endif

@@ -1,0 +1,579 @@
+/* linear.c - products of activations and weights: y[t, n] = sum over k of x[t, k] w[n, k].
+ *
+ * One grid iteration makes 16 rows of the result (a panel, see panel.h) for every token of the call, in tiles
+ * of as many tokens as the target's registers hold. Lanes are rows, so there is never a horizontal sum. Each
+ * result is summed over k in the same order whatever the tile, so one token alone (decode) and a tile of
+ * tokens (prefill) give the same bits.
+ *
+ * Several products with one input, combined by elementwise nodes (gate and up), share an iteration: their
+ * sums meet in registers, and the elementwise nodes are the epilogue. */
+#include "passes/lower/lower.h"
+#include "passes/lower/panel.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+enum { MAX_TILE = 12, MAX_VEC = PANEL_ROWS / 4, ACT_MAX = 127, UNROLL = 4 };
+
+/* Sums of one product for a tile: [token][vector]. */
+typedef struct {
+  KVal v[MAX_TILE][MAX_VEC];
+} Sums;
+
+typedef struct {
+  Lower *l;
+  const Val *nodes;
+  uint32_t n;
+  KVal panel;           /* idx: the grid iteration */
+  KVal token;           /* idx: first token of the tile */
+  unsigned tile;        /* tokens in a tile */
+  unsigned lanes, vecs; /* f32 lanes of a vector; vectors of a panel */
+  Val product[8];       /* the linear nodes, and their sums */
+  Sums *sums;
+  uint32_t n_products;
+} Linear;
+
+/* A q8a input: its parameters and the columns. */
+typedef struct {
+  uint16_t q, scale, sum16, ssum;
+  int64_t columns;
+} Act;
+
+static KType vec(const Linear *c, KElem e, unsigned per_lane)
+{
+  return ktype(e, c->lanes * per_lane);
+}
+
+static KVal mul(Kernel *k, KVal a, KVal b)
+{
+  return k_op2(k, K_mul, a, b);
+}
+
+static KVal add(Kernel *k, KVal a, KVal b)
+{
+  return k_op2(k, K_add, a, b);
+}
+
+/* ---- float weights: one multiply-add for each column */
+
+static KVal float_weights(const Linear *c, uint16_t w, DType t, KVal at, int64_t off)
+{
+  Kernel *k = c->l->k;
+  KType f32 = vec(c, KE_f32, 1);
+
+  if (t == DT_F32)
+    return k_load(k, f32, w, at, off * 4);
+  if (t == DT_F16)
+    return k_cast(k, KE_f32, k_load(k, vec(c, KE_f16, 1), w, at, off * 2));
+  KVal bits = k_cast(k, KE_u32, k_load(k, vec(c, KE_u16, 1), w, at, off * 2));
+  return k_bitcast(k, f32, k_shift(k, K_shl, bits, 16));
+}
+
+static void float_columns(const Linear *c, uint16_t w, uint16_t x, DType t, KVal w_at, KVal x_at,
+                          int64_t stride, unsigned n, Sums *s)
+{
+  Kernel *k = c->l->k;
+
+  for (unsigned u = 0; u < n; u++) {
+    KVal row[MAX_VEC];
+    for (unsigned i = 0; i < c->vecs; i++)
+      row[i] = float_weights(c, w, t, w_at, u * PANEL_ROWS + i * c->lanes);
+    for (unsigned m = 0; m < c->tile; m++) {
+      KVal a = k_splat(k, vec(c, KE_f32, 1), k_load(k, ktype(KE_f32, 1), x, x_at, m * stride + u));
+      for (unsigned i = 0; i < c->vecs; i++)
+        s->v[m][i] = k_fma(k, row[i], a, s->v[m][i]);
+    }
+  }
+}
+
+/* Carries for every sum of the tile, and the end of their loop. */
+static void open_sums(const Linear *c, const Sums *first, Sums *s)
+{
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      s->v[m][i] = k_carry(c->l->k, first->v[m][i]);
+}
+
+static void close_sums(const Linear *c, const Sums *s)
+{
+  KVal next[MAX_TILE * MAX_VEC];
+  uint32_t n = 0;
+
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      next[n++] = s->v[m][i];
+  k_end(c->l->k, next, n);
+}
+
+static void zero_sums(const Linear *c, Sums *s)
+{
+  KVal zero = k_flt(c->l->k, c->lanes, 0.0);
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      s->v[m][i] = zero;
+}
+
+static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
+{
+  Kernel *k = c->l->k;
+  uint16_t xp = lower_value(c->l, x, KA_READ);
+  int64_t stride = lower_stride(&graph_node(c->l->g, x)->type), es = dtype_info[t].bytes * PANEL_ROWS;
+  KVal w0 = idx_mul(k, c->panel, columns * es), x0 = idx_mul(k, c->token, stride);
+  int64_t whole = columns / UNROLL * UNROLL;
+  Sums first, body;
+
+  zero_sums(c, &first);
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), UNROLL);
+  open_sums(c, &first, out);
+  body = *out;
+  float_columns(c, w, xp, t, idx_add(k, w0, idx_mul(k, j, es)), idx_add(k, x0, j), stride, UNROLL, &body);
+  close_sums(c, &body);
+  if (columns > whole)
+    float_columns(c, w, xp, t, idx_add(k, w0, k_idx(k, whole * es)), idx_add(k, x0, k_idx(k, whole)), stride,
+                  (unsigned)(columns - whole), out);
+}
+
+/* ---- integer products of codes and 8-bit activations
+ *
+ * Which product: dot4 where the target has it. Else pairs into 16 bits, added in 16 bits for as many groups
+ * as the range of the codes proves safe, then widened. Codes of 8 bits allow not even one such pair: they are
+ * split in even and odd bytes, multiplied as 16 bits into 32. */
+
+typedef enum { DOT4, DOT2, DOT2W } DotKind;
+
+typedef struct {
+  DotKind kind;
+  int safe; /* DOT2: groups that may be added in 16 bits */
+} DotPlan;
+
+typedef struct {
+  KVal sum32, sum16;
+  int in16;
+} Dot;
+
+static DotPlan dot_plan(const Target *t, DType w)
+{
+  int range = dtype_info[w].hi - dtype_info[w].lo, safe = INT16_MAX / (2 * range * ACT_MAX);
+
+  if (t->dot4 || t->loops)
+    return (DotPlan){DOT4, 0};
+  return safe ? (DotPlan){DOT2, safe} : (DotPlan){DOT2W, 0};
+}
+
+static void dot_flush(Kernel *k, Dot *d)
+{
+  if (!d->in16)
+    return;
+  KType t = kernel_node(k, d->sum16)->type;
+  KVal wide = kernel_add(k, K_widen, ktype(KE_i32, t.lanes / 2u), &d->sum16, 1, 0);
+  d->sum32 = d->sum32 ? add(k, d->sum32, wide) : wide;
+  d->in16 = 0;
+}
+
+static KVal even16(Kernel *k, KVal bytes, bool is_signed)
+{
+  KType t = ktype(is_signed ? KE_i16 : KE_u16, kernel_node(k, bytes)->type.lanes / 2u);
+  return k_shift(k, K_shr, k_shift(k, K_shl, k_bitcast(k, t, bytes), 8), 8);
+}
+
+static KVal odd16(Kernel *k, KVal bytes, bool is_signed)
+{
+  KType t = ktype(is_signed ? KE_i16 : KE_u16, kernel_node(k, bytes)->type.lanes / 2u);
+  return k_shift(k, K_shr, k_bitcast(k, t, bytes), 8);
+}
+
+/* Adds the products of one group of 4 columns. code: u8, x: i8, 4 for each lane. */
+static void dot_group(const Linear *c, DotPlan plan, Dot *d, KVal code, KVal x)
+{
+  Kernel *k = c->l->k;
+
+  switch (plan.kind) {
+  case DOT4:
+    d->sum32 = k_dot(k, K_dot4, d->sum32 ? d->sum32 : k_int(k, vec(c, KE_i32, 1), 0), code, x);
+    break;
+  case DOT2:
+    if (!d->in16)
+      d->sum16 = k_int(k, vec(c, KE_i16, 2), 0);
+    d->sum16 = k_dot(k, K_dot2, d->sum16, code, x);
+    if (++d->in16 == plan.safe)
+      dot_flush(k, d);
+    break;
+  case DOT2W: {
+    KType i16 = vec(c, KE_i16, 2);
+    KVal zero = d->sum32 ? d->sum32 : k_int(k, vec(c, KE_i32, 1), 0);
+    KVal s = k_dot(k, K_dot2w, zero, k_bitcast(k, i16, even16(k, code, false)), even16(k, x, true));
+    d->sum32 = k_dot(k, K_dot2w, s, k_bitcast(k, i16, odd16(k, code, false)), odd16(k, x, true));
+    break;
+  }
+  }
+}
+
+/* ---- codes of a group of 32 columns, unpacked in registers */
+
+static KVal code_bytes(const Linear *c, uint16_t w, KVal at, int64_t off, unsigned i)
+{
+  return k_load(c->l->k, vec(c, KE_u8, 4), w, at, off + i * c->lanes * 4);
+}
+
+static KVal move_bits(Kernel *k, KVal v, int from, int to)
+{
+  return to > from ? k_shift(k, K_shl, v, to - from) : from > to ? k_shift(k, K_shr, v, from - to) : v;
+}
+
+/* The codes of columns 4g .. 4g+3 for vector i of the panel's rows; `at` is where the group's codes start. */
+static KVal unpack(const Linear *c, uint16_t w, DType t, KVal at, unsigned g, unsigned i)
+{
+  Kernel *k = c->l->k;
+  const PanelSpec *s = panel_spec(t);
+  PanelOffsets o = panel_offsets(t);
+  KType u8 = vec(c, KE_u8, 4);
+
+  if (s->low_bits == 8)
+    return code_bytes(c, w, at, g * 64, i);
+  KVal low = code_bytes(c, w, at, g % 4 * 64, i);
+  low = g < 4 ? k_op2(k, K_and, low, k_int(k, u8, 15)) : k_shift(k, K_shr, low, 4);
+  if (!s->high_bits)
+    return low;
+  bool one = s->high_bits == 1;
+  KVal h = code_bytes(c, w, at, o.high + (one ? 0 : g / 4 * 64), i);
+  int bit = one ? (int)g : (int)(g % 4) * 2;
+  h = k_op2(k, K_and, h, k_int(k, u8, (one ? 1 : 3) << bit));
+  return k_op2(k, K_or, low, move_bits(k, h, bit, 4));
+}
+
+/* ---- a group of 32 columns for the whole tile */
+
+typedef struct {
+  uint16_t w;
+  DType dtype;
+  DotPlan plan;
+  Act act;
+  KVal group;             /* idx: number of the group of 32 within a row */
+  KVal codes;             /* idx: byte where its codes start */
+  KVal scale[2][MAX_VEC]; /* of each sub-group, f32 */
+  KVal min[MAX_VEC];      /* 0: none; added, times the sum of the activations */
+} Group;
+
+static KVal act_at(const Linear *c, const Group *g, int64_t per_group)
+{
+  Kernel *k = c->l->k;
+  int64_t row = g->act.columns / QBLOCK * per_group;
+  return idx_add(k, idx_mul(k, c->token, row), idx_mul(k, g->group, per_group));
+}
+
+/* The activations of columns 4n .. 4n+3, the same for every row. */
+static KVal act_dword(const Linear *c, const Group *g, KVal at, unsigned m, unsigned n)
+{
+  Kernel *k = c->l->k;
+  KVal x = k_load(k, ktype(KE_i32, 1), g->act.q, at, (int64_t)m * g->act.columns + n * 4);
+  return k_splat(k, vec(c, KE_i8, 4), x);
+}
+
+/* What takes away the code that means zero: -zero * (sum of the activations), for sub-group `h` of `subs`. */
+static KVal correction(const Linear *c, const Group *g, KVal at, unsigned m, unsigned h, unsigned subs)
+{
+  Kernel *k = c->l->k;
+  int zero = dtype_info[g->dtype].zero - dtype_info[g->dtype].lo;
+  int64_t off = (int64_t)m * g->act.columns / 16;
+  KType i32 = ktype(KE_i32, 1);
+
+  if (!zero)
+    return 0;
+  KVal s = k_load(k, i32, g->act.sum16, at, off + h);
+  if (subs == 1)
+    s = add(k, s, k_load(k, i32, g->act.sum16, at, off + 1));
+  return k_splat(k, vec(c, KE_i32, 1), mul(k, s, k_int(k, i32, -zero)));
+}
+
+static KVal dot_done(const Linear *c, Dot *d, DotPlan plan, KVal correct)
+{
+  Kernel *k = c->l->k;
+
+  dot_flush(k, d);
+  KVal s = plan.kind == DOT2 && correct ? add(k, d->sum32, correct) : d->sum32;
+  return k_cast(k, KE_f32, s);
+}
+
+static void group_sums(const Linear *c, Group *g, Sums *s)
+{
+  Kernel *k = c->l->k;
+  unsigned subs = panel_spec(g->dtype)->sub == 16 ? 2 : 1, per_sub = 8 / subs;
+  KVal q_at = act_at(c, g, QBLOCK), s16_at = act_at(c, g, 2), f_at = act_at(c, g, 1);
+  KVal part[MAX_TILE][MAX_VEC] = {{0}};
+
+  for (unsigned h = 0; h < subs; h++) {
+    Dot dot[MAX_TILE][MAX_VEC] = {{{0}}};
+    KVal correct[MAX_TILE];
+    for (unsigned m = 0; m < c->tile; m++) {
+      correct[m] = correction(c, g, s16_at, m, h, subs);
+      for (unsigned i = 0; i < c->vecs && g->plan.kind != DOT2; i++)
+        dot[m][i].sum32 = correct[m];
+    }
+    for (unsigned n = h * per_sub; n < (h + 1) * per_sub; n++) {
+      KVal code[MAX_VEC];
+      for (unsigned i = 0; i < c->vecs; i++)
+        code[i] = unpack(c, g->w, g->dtype, g->codes, n, i);
+      for (unsigned m = 0; m < c->tile; m++) {
+        KVal x = act_dword(c, g, q_at, m, n);
+        for (unsigned i = 0; i < c->vecs; i++)
+          dot_group(c, g->plan, &dot[m][i], code[i], x);
+      }
+    }
+    for (unsigned m = 0; m < c->tile; m++)
+      for (unsigned i = 0; i < c->vecs; i++) {
+        KVal d = dot_done(c, &dot[m][i], g->plan, correct[m]);
+        part[m][i] = part[m][i] ? k_fma(k, d, g->scale[h][i], part[m][i]) : mul(k, d, g->scale[h][i]);
+      }
+  }
+  KType f32 = vec(c, KE_f32, 1);
+  for (unsigned m = 0; m < c->tile; m++) {
+    int64_t off = (int64_t)m * g->act.columns / QBLOCK;
+    KVal xs = k_splat(k, f32, k_load(k, ktype(KE_f32, 1), g->act.scale, f_at, off));
+    KVal xsum = g->min[0] ? k_splat(k, f32, k_load(k, ktype(KE_f32, 1), g->act.ssum, f_at, off)) : 0;
+    for (unsigned i = 0; i < c->vecs; i++) {
+      s->v[m][i] = k_fma(k, part[m][i], xs, s->v[m][i]);
+      if (xsum)
+        s->v[m][i] = k_fma(k, g->min[i], xsum, s->v[m][i]);
+    }
+  }
+}
+
+/* ---- scales of a block of 16 rows */
+
+static KVal half_floats(const Linear *c, uint16_t w, KVal at, int64_t off)
+{
+  return k_cast(c->l->k, KE_f32, k_load(c->l->k, vec(c, KE_f16, 1), w, at, off));
+}
+
+static KVal small_ints(const Linear *c, uint16_t w, KVal at, int64_t off, KElem e)
+{
+  Kernel *k = c->l->k;
+  return k_cast(k, KE_f32, k_cast(k, KE_i32, k_load(k, vec(c, e, 1), w, at, off)));
+}
+
+/* Scales and minima of group `g->group % groups` (idx `in_block`) of the block at `at`. */
+static void group_scales(const Linear *c, Group *g, KVal at, KVal in_block, const KVal *d, const KVal *dmin)
+{
+  Kernel *k = c->l->k;
+  const PanelSpec *s = panel_spec(g->dtype);
+  PanelOffsets o = panel_offsets(g->dtype);
+  unsigned subs = s->sub == 16 ? 2 : 1;
+  KVal sub_at = s->sub ? idx_add(k, at, idx_mul(k, in_block, subs * PANEL_ROWS)) : 0;
+
+  for (unsigned i = 0; i < c->vecs; i++) {
+    for (unsigned h = 0; h < subs; h++) {
+      int64_t off = o.sub_scale + h * PANEL_ROWS + i * c->lanes;
+      g->scale[h][i] =
+          s->sub ? mul(k, d[i], small_ints(c, g->w, sub_at, off, s->sub_min ? KE_u8 : KE_i8)) : d[i];
+    }
+    if (s->sub_min) {
+      KVal m = mul(k, dmin[i], small_ints(c, g->w, sub_at, o.sub_min + i * c->lanes, KE_u8));
+      g->min[i] = k_op1(k, K_neg, m);
+    } else if (s->min) {
+      g->min[i] = dmin[i];
+    }
+  }
+}
+
+static Act act_params(const Linear *c, Val x)
+{
+  Lower *l = c->l;
+  const Type *t = &graph_node(l->g, x)->type;
+  Q8aLayout q = lower_q8a(type_rows(t), type_last(t));
+  uint32_t b = lower_place(l, x)->buffer;
+
+  return (Act){lower_param(l, b, 0, KE_i8, KA_READ, "q"),
+               lower_param(l, b, q.scale, KE_f32, KA_READ, "qscale"),
+               lower_param(l, b, q.sum16, KE_i32, KA_READ, "qsum"),
+               lower_param(l, b, q.ssum, KE_f32, KA_READ, "qssum"), type_last(t)};
+}
+
+static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
+{
+  Kernel *k = c->l->k;
+  const PanelSpec *s = panel_spec(t);
+  PanelOffsets o = panel_offsets(t);
+  Group g = {.w = w, .dtype = t, .plan = dot_plan(c->l->target, t), .act = act_params(c, x)};
+  int64_t groups = dtype_info[t].block / QBLOCK, blocks = columns / dtype_info[t].block;
+  KVal d[MAX_VEC], dmin[MAX_VEC] = {0}, zero = k_idx(k, 0);
+  Sums first, body;
+
+  zero_sums(c, &first);
+  KVal w0 = idx_mul(k, c->panel, (int64_t)panel_bytes(t, columns));
+  KVal b = k_loop(k, zero, k_idx(k, blocks), 1);
+  open_sums(c, &first, out);
+  KVal at = idx_add(k, w0, idx_mul(k, b, o.block_bytes));
+  for (unsigned i = 0; i < c->vecs; i++) {
+    d[i] = half_floats(c, w, at, i * c->lanes * 2);
+    if (s->min)
+      dmin[i] = half_floats(c, w, at, o.min + i * c->lanes * 2);
+  }
+  if (groups == 1) {
+    body = *out;
+    g.group = b;
+    g.codes = idx_add(k, at, k_idx(k, o.codes));
+    group_scales(c, &g, at, zero, d, dmin);
+    group_sums(c, &g, &body);
+  } else {
+    KVal j = k_loop(k, zero, k_idx(k, groups), 1);
+    Sums inner;
+    open_sums(c, out, &body);
+    inner = body;
+    g.group = idx_add(k, idx_mul(k, b, groups), j);
+    g.codes = idx_add(k, at, idx_add(k, idx_mul(k, j, o.group_bytes), k_idx(k, o.codes)));
+    group_scales(c, &g, at, j, d, dmin);
+    group_sums(c, &g, &inner);
+    close_sums(c, &inner);
+  }
+  close_sums(c, &body);
+}
+
+static void product(const Linear *c, Val v, Sums *out)
+{
+  Lower *l = c->l;
+  Val x = lower_base(l, graph_in(l->g, v, 0));
+  const Node *w = graph_node(l->g, lower_base(l, graph_in(l->g, v, 1)));
+  uint16_t wp = lower_param(l, lower_weight(l, w->attr.index, LAYOUT_PANEL), 0, KE_u8, KA_READ, "w");
+
+  if (graph_node(l->g, x)->type.dtype == DT_Q8A)
+    block_product(c, wp, x, w->type.dtype, w->type.dim[1], out);
+  else
+    float_product(c, wp, x, w->type.dtype, w->type.dim[1], out);
+}
+
+/* ---- epilogue */
+
+typedef struct {
+  const Linear *c;
+  unsigned m, i; /* token in the tile, vector in the panel */
+  KVal row, column;
+  KVal *memo; /* per node of the part */
+} Epilogue;
+
+static KVal epilogue_value(Epilogue *p, Val v)
+{
+  const Linear *c = p->c;
+  Lower *l = c->l;
+  Val base = lower_base(l, v);
+  const Node *n = graph_node(l->g, base);
+
+  for (uint32_t i = 0; i < c->n_products; i++)
+    if (c->product[i] == base)
+      return c->sums[i].v[p->m][p->i];
+  for (uint32_t i = 0; i < c->n; i++) {
+    if (c->nodes[i] != base)
+      continue;
+    if (!p->memo[i]) {
+      KVal a = epilogue_value(p, graph_in(l->g, base, 0));
+      KVal b = n->in.count > 1 ? epilogue_value(p, graph_in(l->g, base, 1)) : 0;
+      p->memo[i] = lower_elementwise(l->k, n->op, a, b);
+    }
+    return p->memo[i];
+  }
+  const Type *full = &graph_node(l->g, c->product[0])->type;
+  KVal start = lower_row_start(l, v, full, p->row);
+  return lower_operand(l, v, full, start, p->column, p->i * c->lanes, c->lanes);
+}
+
+static void epilogue(const Linear *c)
+{
+  Lower *l = c->l;
+  Kernel *k = l->k;
+  Epilogue p = {.c = c, .column = idx_mul(k, c->panel, PANEL_ROWS)};
+  KVal memo[64];
+
+  assert(c->n <= COUNT(memo));
+  p.memo = memo;
+  for (p.m = 0; p.m < c->tile; p.m++) {
+    p.row = p.m ? idx_add(k, c->token, k_idx(k, p.m)) : c->token;
+    for (p.i = 0; p.i < c->vecs; p.i++) {
+      memset(memo, 0, sizeof memo);
+      for (uint32_t n = 0; n < c->n; n++) {
+        if (!l->outside[c->nodes[n]])
+          continue;
+        const Type *t = &graph_node(l->g, c->nodes[n])->type;
+        uint16_t y = lower_value(l, c->nodes[n], KA_WRITE);
+        KVal at = idx_add(k, idx_mul(k, p.row, t->rank > 1 ? lower_stride(t) : 0), p.column);
+        k_store(k, y, at, p.i * c->lanes, epilogue_value(&p, c->nodes[n]));
+      }
+    }
+  }
+}
+
+/* ---- a part */
+
+/* As many tokens as leave registers for codes and activations: two sums each (integer and float), a few
+ * besides. */
+static unsigned tile_for(const Linear *c, int64_t tokens, bool block)
+{
+  static const unsigned sizes[] = {12, 8, 6, 4, 3, 2};
+  unsigned budget = (c->l->target->registers - 4) / (c->vecs * (block ? 2 : 1));
+
+  for (unsigned i = 0; i < COUNT(sizes); i++)
+    if (sizes[i] <= budget && tokens % sizes[i] == 0)
+      return sizes[i];
+  return 1;
+}
+
+static void tile_body(Linear *c)
+{
+  for (uint32_t i = 0; i < c->n_products; i++)
+    product(c, c->product[i], &c->sums[i]);
+  epilogue(c);
+}
+
+static bool start_part(Linear *c, uint64_t *bytes, uint64_t *ops)
+{
+  Lower *l = c->l;
+  char name[160];
+  size_t len = 0;
+
+  *bytes = *ops = 0;
+  for (uint32_t i = 0; i < c->n; i++) {
+    Val v = c->nodes[i];
+    if (graph_node(l->g, v)->op != OP_linear)
+      continue;
+    const Type *x = &graph_node(l->g, graph_in(l->g, v, 0))->type;
+    const Type *w = &graph_node(l->g, lower_base(l, graph_in(l->g, v, 1)))->type;
+    if (c->n_products == COUNT(c->product) || x->rank > 2 ||
+        graph_node(l->g, lower_base(l, graph_in(l->g, v, 1)))->op != OP_weight)
+      return fail(
+          l->e,
+          "graph '%s': a product whose weights are computed, or of more than two dimensions, has no lowering",
+          l->g->name);
+    c->product[c->n_products++] = v;
+    len += (size_t)snprintf(name + len, sizeof name - len, "%s%s", len ? "+" : "", dtype_info[w->dtype].name);
+    *bytes += panel_weight_bytes(w);
+    *ops += (uint64_t)type_count(w);
+  }
+  const Type *w = &graph_node(l->g, lower_base(l, graph_in(l->g, c->product[0], 1)))->type;
+  lower_begin(l, "linear.%s.%lldx%lld%s", name, (long long)w->dim[0], (long long)w->dim[1],
+              c->n > c->n_products ? ".epilogue" : "");
+  return true;
+}
+
+bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
+{
+  Linear c = {.l = l, .nodes = nodes, .n = n, .lanes = l->lanes, .vecs = PANEL_ROWS / l->lanes};
+  uint64_t bytes, ops;
+
+  if (!start_part(&c, &bytes, &ops))
+    return false;
+  const Type *x = &graph_node(l->g, graph_in(l->g, c.product[0], 0))->type;
+  const Type *y = &graph_node(l->g, c.product[0])->type;
+  int64_t tokens = type_rows(x);
+  c.sums = NEW_ARRAY(l->arena, Sums, c.n_products);
+  c.panel = k_grid(l->k);
+  c.tile = tile_for(&c, tokens, x->dtype == DT_Q8A);
+  c.token = k_idx(l->k, 0);
+  if (tokens > (int64_t)c.tile) {
+    bool dynamic = lower_per_token(l, y);
+    c.token = k_loop(l->k, c.token, dynamic ? k_arg(l->k, 1) : k_idx(l->k, tokens), c.tile);
+    tile_body(&c);
+    k_end(l->k, NULL, 0);
+  } else {
+    tile_body(&c);
+  }
+  lower_end(l, round_up((uint64_t)type_last(y), PANEL_ROWS) / PANEL_ROWS, false, bytes, ops);
+  return true;
+}

@@ -1,0 +1,102 @@
+/* lower.h - what the lowerings of op families share: where values live, kernels under construction.
+ *
+ * Arena values are f32, row-major; the stride of the first dimension is rounded up to 16 elements, so that
+ * vector code may touch whole panels. What lies in the padding is never used.
+ * A q8a value of K columns has four arrays: codes, scales, sums of 16, scale * sum of 32. */
+#ifndef MICC_LOWER_H
+#define MICC_LOWER_H
+
+#include "codegen/target.h"
+#include "ir/program.h"
+
+enum { PANEL_ROWS = 16, PAD = 16, KEY_TILE = 16, QBLOCK = 32 };
+
+typedef enum {
+  PLACE_NONE,
+  PLACE_ARENA,
+  PLACE_Q8A,
+  PLACE_VECTOR,
+  PLACE_PANEL,
+  PLACE_STATE,
+  PLACE_CONST
+} PlaceKind;
+
+/* Where a value is found. */
+typedef struct {
+  PlaceKind kind;
+  uint32_t buffer;
+  int64_t stride; /* elements from one index of the first dimension to the next */
+} Place;
+
+/* The four arrays of a q8a buffer: bytes from its start. */
+typedef struct {
+  uint64_t scale, sum16, ssum, bytes;
+} Q8aLayout;
+
+typedef struct {
+  Program *prog;
+  Arena *arena;
+  const Graph *g;
+  const Target *target;
+  Err *e;
+  uint32_t entry;          /* index of the entry under construction */
+  uint32_t launch;         /* index of the launch within the entry */
+  unsigned lanes;          /* f32 lanes of a vector register */
+  Place *place;            /* per node of the graph */
+  uint32_t *users;         /* per node: how many nodes read it */
+  uint8_t *outside;        /* per node: read by another launch, or an output */
+  uint32_t *weight_buffer; /* per weight of the module: its buffer, 0 not yet placed */
+  uint8_t *weight_layout;
+  uint32_t *state_buffer; /* per state of the module */
+  uint8_t *state_is_keys; /* per state: stored in tiles of keys, transposed */
+  uint32_t *rope_buffer;  /* per rope spec */
+  Kernel *k;              /* under construction */
+  ARRAY(Bind) binds;      /* one for each of its parameters */
+} Lower;
+
+/* ---- values */
+Val lower_base(const Lower *l, Val v);     /* through reshapes */
+bool lower_is_view(const Graph *g, Val v); /* a reshape that needs no copy */
+int64_t lower_stride(const Type *t);       /* of an arena value's first dimension */
+const Place *lower_place(Lower *l, Val v); /* gives it a buffer if it has none */
+Q8aLayout lower_q8a(int64_t rows, int64_t columns);
+uint64_t lower_state_bytes(const Lower *l, uint32_t state);
+bool lower_per_token(const Lower *l, const Type *t); /* first dimension counts the call's tokens */
+
+/* ---- kernels */
+void lower_begin(Lower *l, const char *fmt, ...) PRINTF(2, 3);
+/* A parameter for `buffer` from byte `offset`; asking again for the same gives the same. */
+uint16_t lower_param(Lower *l, uint32_t buffer, uint64_t offset, KElem elem, KAccess access,
+                     const char *name);
+uint16_t lower_scratch(Lower *l, uint64_t bytes);
+uint16_t lower_value(Lower *l, Val v, KAccess access); /* f32 parameter of an arena or vector value */
+void lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_t ops);
+uint32_t lower_weight(Lower *l, uint32_t weight, Layout layout); /* its buffer in that layout */
+
+/* ---- elementwise ops (elementwise.c) */
+bool lower_is_elementwise(Op op);
+KVal lower_elementwise(Kernel *k, Op op, KVal a, KVal b);
+
+/* An operand that is broadcast to type `full`: where its row `row` starts, in elements (0 for a const), and
+ * its lanes at columns j + off .. of that row. */
+KVal lower_row_start(Lower *l, Val v, const Type *full, KVal row);
+KVal lower_operand(Lower *l, Val v, const Type *full, KVal start, KVal j, int64_t off, unsigned lanes);
+
+/* idx helpers */
+KVal idx_mul(Kernel *k, KVal a, int64_t by);
+KVal idx_add(Kernel *k, KVal a, KVal b);
+
+/* Emits code over n columns: a loop of whole vectors, then ever smaller vectors for the rest.
+ * `fn` gets the index j and the constant offset to add, and the lanes. */
+typedef void LaneFn(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes);
+void lower_columns(Lower *l, int64_t n, LaneFn *fn, void *ctx);
+
+/* ---- one function for each family: lowers the nodes of one part of a launch */
+bool lower_rows(Lower *l, const Val *nodes, uint32_t n);
+bool lower_linear(Lower *l, const Val *nodes, uint32_t n);
+bool lower_attention(Lower *l, const Val *nodes, uint32_t n);
+bool lower_embed(Lower *l, const Val *nodes, uint32_t n);
+bool lower_rope_table(Lower *l, const Val *nodes, uint32_t n);
+bool lower_move(Lower *l, const Val *nodes, uint32_t n);
+
+#endif

@@ -1,0 +1,124 @@
+/* panel.c - see panel.h. */
+#include "passes/lower/panel.h"
+
+#include <assert.h>
+
+enum { ROWS = 16, GROUP = 32 };
+
+static const PanelSpec specs[DT_COUNT] = {
+    [DT_Q4_0] = {4, 0, false, 0, false}, [DT_Q4_1] = {4, 0, true, 0, false},
+    [DT_Q5_0] = {4, 1, false, 0, false}, [DT_Q5_1] = {4, 1, true, 0, false},
+    [DT_Q8_0] = {8, 0, false, 0, false}, [DT_Q4_K] = {4, 0, true, 32, true},
+    [DT_Q5_K] = {4, 1, true, 32, true},  [DT_Q6_K] = {4, 2, false, 16, false},
+};
+
+const PanelSpec *panel_spec(DType t)
+{
+  return specs[t].low_bits ? &specs[t] : NULL;
+}
+
+PanelOffsets panel_offsets(DType t)
+{
+  const PanelSpec *s = &specs[t];
+  uint32_t block = dtype_info[t].block, subs = s->sub ? block / s->sub : 0;
+  PanelOffsets o;
+
+  o.min = ROWS * 2;
+  o.sub_scale = o.min + (s->min ? ROWS * 2 : 0);
+  o.sub_min = o.sub_scale + subs * ROWS;
+  o.codes = o.sub_min + (s->sub_min ? subs * ROWS : 0);
+  o.high = GROUP * ROWS * s->low_bits / 8;
+  o.group_bytes = o.high + (uint32_t)(GROUP * ROWS * s->high_bits / 8);
+  o.block_bytes = o.codes + block / GROUP * o.group_bytes;
+  return o;
+}
+
+uint64_t panel_bytes(DType t, int64_t columns)
+{
+  if (!panel_spec(t))
+    return (uint64_t)columns * ROWS * dtype_info[t].bytes;
+  return (uint64_t)columns / dtype_info[t].block * panel_offsets(t).block_bytes;
+}
+
+uint64_t panel_weight_bytes(const Type *t)
+{
+  return round_up((uint64_t)t->dim[0], ROWS) / ROWS * panel_bytes(t->dtype, t->dim[1]);
+}
+
+static void put16(uint8_t *p, uint16_t v)
+{
+  p[0] = (uint8_t)v;
+  p[1] = (uint8_t)(v >> 8);
+}
+
+/* The codes of one row in one group of 32 columns. */
+static void pack_codes(const PanelSpec *s, const int16_t *code, int lo, uint32_t row, uint8_t *out,
+                       uint32_t high)
+{
+  uint8_t c[GROUP];
+
+  for (int i = 0; i < GROUP; i++)
+    c[i] = (uint8_t)(code[i] - lo);
+  if (s->low_bits == 8) {
+    for (int g = 0; g < 8; g++)
+      memcpy(out + g * 64 + row * 4, c + 4 * g, 4);
+    return;
+  }
+  for (int i = 0; i < 16; i++)
+    out[i / 4 * 64 + (int)row * 4 + i % 4] = (uint8_t)((c[i] & 15) | (c[i + 16] & 15) << 4);
+  uint8_t *h = out + high + row * 4;
+  for (int i = 0; s->high_bits == 1 && i < GROUP; i++)
+    h[i % 4] |= (uint8_t)(c[i] >> 4 << i / 4);
+  for (int i = 0; s->high_bits == 2 && i < GROUP; i++)
+    h[i / 16 * 64 + i % 4] |= (uint8_t)(c[i] >> 4 << i / 4 % 4 * 2);
+}
+
+static void pack_block(DType t, const uint8_t *src, uint32_t row, uint8_t *out)
+{
+  const PanelSpec *s = &specs[t];
+  PanelOffsets o = panel_offsets(t);
+  uint32_t block = dtype_info[t].block, subs = s->sub ? block / s->sub : 0;
+  BlockParts b;
+
+  dtype_block_parts(t, src, &b);
+  put16(out + row * 2, b.d);
+  if (s->min)
+    put16(out + o.min + row * 2, b.dmin);
+  for (uint32_t i = 0; i < subs; i++) {
+    out[o.sub_scale + i * ROWS + row] = b.sub_scale[i];
+    if (s->sub_min)
+      out[o.sub_min + i * ROWS + row] = b.sub_min[i];
+  }
+  for (uint32_t g = 0; g < block / GROUP; g++)
+    pack_codes(s, b.code + g * GROUP, dtype_info[t].lo, row, out + o.codes + g * o.group_bytes, o.high);
+}
+
+static void pack_floats(const Weight *w, int64_t first, int64_t rows, uint8_t *out)
+{
+  uint32_t bytes = dtype_info[w->type.dtype].bytes;
+  int64_t columns = w->type.dim[1];
+
+  for (int64_t r = 0; r < rows; r++) {
+    const uint8_t *src = (const uint8_t *)w->data + (uint64_t)((first + r) * columns) * bytes;
+    for (int64_t c = 0; c < columns; c++)
+      memcpy(out + (uint64_t)(c * ROWS + r) * bytes, src + (uint64_t)c * bytes, bytes);
+  }
+}
+
+void panel_pack(const Weight *w, int64_t index, uint8_t *out)
+{
+  DType t = w->type.dtype;
+  int64_t first = index * ROWS, rows = min64(ROWS, w->type.dim[0] - first), columns = w->type.dim[1];
+
+  memset(out, 0, panel_bytes(t, columns));
+  if (!panel_spec(t)) {
+    pack_floats(w, first, rows, out);
+    return;
+  }
+  uint32_t block = dtype_info[t].block, block_bytes = panel_offsets(t).block_bytes;
+  for (int64_t r = 0; r < rows; r++) {
+    const uint8_t *src = (const uint8_t *)w->data + dtype_bytes(t, (uint64_t)((first + r) * columns));
+    for (int64_t b = 0; b < columns / block; b++)
+      pack_block(t, src + (uint64_t)b * dtype_info[t].bytes, (uint32_t)r, out + (uint64_t)b * block_bytes);
+  }
+}

@@ -1,0 +1,32 @@
+/* passes.h - the passes in the order of the pipeline (pipeline.c), one file each. */
+#ifndef MICC_PASSES_H
+#define MICC_PASSES_H
+
+#include "codegen/target.h"
+#include "ir/program.h"
+
+typedef struct {
+  const Target *target;
+  const char *print_after; /* name of a pass, or NULL; "all" */
+  bool time_passes;
+  Text *log; /* where --print-after and --time-passes write */
+} PassOptions;
+
+/* Graph to graph; each returns the new graph (the old one stays as it was). */
+Graph *pass_simplify(const Graph *g,
+                     Err *e);            /* rewrite rules, folding of constants, sharing of equal nodes */
+Graph *pass_dce(const Graph *g, Err *e); /* drops what no output and no state update needs */
+Graph *pass_quantize(const Graph *g, Err *e); /* 8-bit activations for products with block weights */
+Graph *pass_fuse(const Graph *g, Err *e);     /* groups nodes into launches (Node.launch) */
+
+/* Graphs to program (passes/lower). Ops without a lowering are reported all at once. */
+bool pass_lower(const Module *m, const Target *target, Program **out, Err *e);
+
+/* Kernel to kernel: rewrites what the target lacks (fma, 16-bit floats). */
+Kernel *pass_legalize(Arena *a, const Kernel *k, const Target *target);
+
+/* The whole pipeline, with verification after every pass. */
+bool passes_run(Module *m, const PassOptions *opt, Program **out, Err *e);
+const char *passes_list(void); /* names, for --help and errors */
+
+#endif
