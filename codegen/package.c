@@ -20,6 +20,9 @@
 
 extern char **environ;
 
+/* Added to the linker's own layout: left to itself, it puts read-only sections before the code. */
+static const char layout_script[] =
+    "SECTIONS { .mi_image 0x%llx : { KEEP(*(.mi_image)) } } INSERT AFTER .bss;\n";
 static const uint64_t image_address = 0x1000000000; /* 64 GiB: far above code and data */
 
 /* ---- files that appear whole or not at all */
@@ -124,10 +127,13 @@ bool package_image(const char *path, const Image *im, Err *e)
 
 /* ---- linking */
 
-/* The folder of sysroots: beside micc in a build tree, under lib/micc when installed. */
-static bool find_sysroot(Arena *a, const char *triple, const char **out, Err *e)
+/* The folder of sysroots: beside micc in a build tree, under lib/micc when installed. A sysroot is named as
+ * its triple, without the vendor. */
+static bool find_sysroot(Arena *a, const char *full_triple, const char **out, Err *e)
 {
-  static const char *const places[] = {"%s/sysroot/%s", "%s/../lib/micc/sysroot/%s"};
+  const char *vendor = strstr(full_triple, "-unknown"), *triple = full_triple;
+  if (vendor)
+    triple = arena_printf(a, "%.*s%s", (int)(vendor - full_triple), full_triple, vendor + strlen("-unknown"));
   char self[4096];
   ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
 
@@ -137,7 +143,7 @@ static bool find_sysroot(Arena *a, const char *triple, const char **out, Err *e)
   char *slash = strrchr(self, '/');
   if (slash)
     *slash = 0;
-  for (size_t i = 0; i < COUNT(places); i++) {
+  for (size_t i = 0; i < 2; i++) {
     *out = i ? arena_printf(a, "%s/../lib/micc/sysroot/%s", self, triple)
              : arena_printf(a, "%s/sysroot/%s", self, triple);
     if (!access(arena_printf(a, "%s/lib/libmi.a", *out), R_OK))
@@ -158,14 +164,13 @@ static bool run_linker(Arena *a, char **argv, Err *e)
   size_t len = 0;
   ssize_t n;
 
-  (void)a;
   if (pipe(pipefd))
     return fail(e, "cannot start the linker: %s", strerror(errno));
   posix_spawn_file_actions_init(&acts);
   posix_spawn_file_actions_adddup2(&acts, pipefd[1], 2);
   posix_spawn_file_actions_addclose(&acts, pipefd[0]);
   for (size_t i = 0; i < COUNT(names); i++) {
-    argv[0] = (char *)names[i];
+    argv[0] = arena_strdup(a, names[i]);
     if (!(error = posix_spawnp(&pid, names[i], &acts, NULL, argv, environ)))
       break;
   }
@@ -182,35 +187,44 @@ static bool run_linker(Arena *a, char **argv, Err *e)
   return (WIFEXITED(status) && !WEXITSTATUS(status)) || fail(e, "linking failed: %s", text);
 }
 
-static bool link_program(Arena *a, const char *object, const char *out, const Target *t, Err *e)
+static const char *path_in(Arena *a, const char *root, const char *name)
+{
+  return arena_printf(a, "%s/lib/%s", root, name);
+}
+
+static bool link_program(Arena *a, const char *object, const char *script, const char *out, const Target *t,
+                         Err *e)
 {
   const char *root;
 
   if (!find_sysroot(a, t->triple, &root, e))
     return false;
-  char *argv[] = {
+  const char *const args[] = {
       "ld.lld",
       "-static",
       "-o",
-      (char *)out,
-      arena_printf(a, "%s/lib/crt1.o", root),
-      arena_printf(a, "%s/lib/crti.o", root),
-      (char *)object,
+      out,
+      path_in(a, root, "crt1.o"),
+      path_in(a, root, "crti.o"),
+      object,
       "--start-group",
-      arena_printf(a, "%s/lib/libmi.a", root),
-      arena_printf(a, "%s/lib/libc.a", root),
-      arena_printf(a, "%s/lib/libbuiltins.a", root),
+      path_in(a, root, "libmi.a"),
+      path_in(a, root, "libc.a"),
+      path_in(a, root, "libbuiltins.a"),
       "--end-group",
-      arena_printf(a, "%s/lib/crtn.o", root),
+      path_in(a, root, "crtn.o"),
       "--gc-sections",
       "--build-id=none",
       "-s",
       "-z",
       "noexecstack",
-      arena_printf(a, "--section-start=.mi_image=0x%llx", (unsigned long long)image_address),
       "--threads=1",
-      NULL,
+      "-T",
+      script,
   };
+  char *argv[COUNT(args) + 1] = {0};
+  for (size_t i = 0; i < COUNT(args); i++)
+    argv[i] = arena_strdup(a, args[i]);
   return run_linker(a, argv, e);
 }
 
@@ -280,12 +294,16 @@ bool package_exe(const char *path, const void *object, uint64_t object_bytes, co
                  const Target *t, Err *e)
 {
   Arena a = {0};
-  OutFile obj = {.fd = -1}, linked = {.fd = -1}, out = {.fd = -1};
+  OutFile obj = {.fd = -1}, script = {.fd = -1}, linked = {.fd = -1}, out = {.fd = -1};
+  const char *text = arena_printf(&a, layout_script, (unsigned long long)image_address);
   bool ok = file_begin(&out, &a, path, e) && file_begin(&obj, &a, path, e) &&
-            file_begin(&linked, &a, path, e) && file_write(&obj, object, object_bytes) &&
-            link_program(&a, obj.temp, linked.temp, t, e) && write_exe(&a, &out, linked.temp, im, e);
+            file_begin(&script, &a, path, e) && file_begin(&linked, &a, path, e) &&
+            file_write(&script, text, strlen(text)) && file_write(&obj, object, object_bytes) &&
+            link_program(&a, obj.temp, script.temp, linked.temp, t, e) &&
+            write_exe(&a, &out, linked.temp, im, e);
 
   file_abandon(&obj);
+  file_abandon(&script);
   file_abandon(&linked);
   file_abandon(&out);
   arena_free(&a);

@@ -190,14 +190,13 @@ static int run(Options *o, int argc, char **argv)
     else if (own)
       continue;
     else if (!o->model && argv[i][0] != '-')
-      o->model = argv[i];
+      o->model = rest[0] = argv[i];
     else {
       rest[n++] = argv[i];
       if (takes_value(argv[i]) && i + 1 < argc)
         rest[n++] = argv[++i];
     }
   }
-  rest[0] = o->model ? (char *)o->model : "micc";
   for (int i = 1; i < n; i++)
     if (!o->model && (!strcmp(rest[i], "-h") || !strcmp(rest[i], "--help"))) {
       fputs(usage, stdout);

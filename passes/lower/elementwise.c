@@ -99,7 +99,8 @@ KVal lower_row_start(Lower *l, Val v, const Type *full, KVal row)
 
   if (graph_node(l->g, base)->op == OP_const)
     return 0;
-  (void)lower_value(l, v, KA_READ);
+  if (graph_node(l->g, base)->op != OP_weight)
+    (void)lower_place(l, base);
   operand_strides(l, v, full, stride);
   return row_offset(l->k, full, stride, row);
 }

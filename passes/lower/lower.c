@@ -103,7 +103,7 @@ const Place *lower_place(Lower *l, Val v)
 static bool is_panel_use(const Graph *g, Val user, uint32_t input)
 {
   Op op = graph_node(g, user)->op;
-  return (op == OP_linear && input == 1) || (op == OP_embed && input == 0);
+  return (op == OP_linear || op == OP_embed) && input == 1;
 }
 
 uint32_t lower_weight(Lower *l, uint32_t weight, Layout layout)

@@ -205,7 +205,7 @@ static void stage_quant(Row *r)
            ssum = lower_param(l, buffer, lay.ssum, KE_f32, KA_WRITE, "qssum");
   int64_t blocks = type_last(t) / QBLOCK;
   unsigned lanes = l->lanes, n = QBLOCK / lanes;
-  KVal x[MAX_VECTORS], code[MAX_VECTORS], zero = k_flt(k, 1, 0.0);
+  KVal x[MAX_VECTORS], code[MAX_VECTORS] = {0}, zero = k_flt(k, 1, 0.0);
 
   KVal b = k_loop(k, k_idx(k, 0), k_idx(k, blocks), 1), j = idx_mul(k, b, QBLOCK);
   KVal block = idx_add(k, idx_mul(k, r->row, blocks), b), max = 0;

@@ -107,8 +107,8 @@ bool lower_embed(Lower *l, const Val *nodes, uint32_t n)
 {
   Val v = nodes[0];
   const Type t = graph_node(l->g, v)->type;
-  const Node *w = graph_node(l->g, lower_base(l, graph_in(l->g, v, 0)));
-  Val tokens = lower_base(l, graph_in(l->g, v, 1));
+  const Node *w = graph_node(l->g, lower_base(l, graph_in(l->g, v, 1)));
+  Val tokens = lower_base(l, graph_in(l->g, v, 0));
   int64_t columns = w->type.dim[1];
   Embed m = {.l = l, .t = w->type.dtype};
 
