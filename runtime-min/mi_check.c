@@ -1,0 +1,200 @@
+/* mi_check.c - checks an image once, so that nothing has to be checked while it runs.
+ *
+ * An image can be a file of its own (mi_start_file.c), hence cut off, of another version, or not an
+ * image at all. It is as trustworthy as the program that reads it: what is guarded against is
+ * accidents, by checking every offset, index and size that the engine uses. */
+#include "mi_check.h"
+
+#include <string.h>
+
+enum {
+  TOKENS_MAX = 1 << 16,
+  CONTEXT_MAX = 1 << 28,
+  VOCAB_MAX = 1 << 24,
+  TOTAL_MAX = INT32_MAX,
+  NAME_MAX_BYTES = 1024
+};
+#define SPACE_MAX ((uint64_t)1 << 46)
+
+typedef struct {
+  const MiImage *h;
+  const uint8_t *base;
+  uint64_t size;
+  uint64_t space_bytes[MI_SPACE_COUNT];
+  MiOut *why;
+} Check;
+
+static bool inside(uint64_t offset, uint64_t bytes, uint64_t size)
+{
+  return offset <= size && bytes <= size - offset;
+}
+
+/* A piece of the image: `count` rows at `offset`. */
+typedef struct {
+  const char *name;
+  uint64_t offset, count, row_bytes, align;
+} Piece;
+
+static bool check_piece(const Check *c, const Piece *p)
+{
+  uint64_t room = p->offset <= c->size ? c->size - p->offset : 0;
+
+  if (p->offset % p->align == 0 && p->offset <= c->size && p->count <= room / p->row_bytes)
+    return true;
+  mi_out_format(c->why, "the image's %s (%llu at %llu) are misplaced in %llu bytes", p->name,
+                (unsigned long long)p->count, (unsigned long long)p->offset, (unsigned long long)c->size);
+  return false;
+}
+
+static bool check_head(Check *c, uint64_t bytes)
+{
+  const MiImage *h = c->h;
+
+  if (bytes < sizeof *h || memcmp(h->magic, MI_MAGIC, sizeof h->magic)) {
+    mi_out_text(c->why, "this is not an image");
+    return false;
+  }
+  if (h->version != MI_VERSION || h->header_bytes != sizeof *h) {
+    mi_out_format(c->why, "the image has version %u, this program reads version %u", h->version, MI_VERSION);
+    return false;
+  }
+  if (h->image_bytes < sizeof *h || h->image_bytes > bytes) {
+    mi_out_format(c->why, "the image has %llu bytes, but it should have %llu", (unsigned long long)bytes,
+                  (unsigned long long)h->image_bytes);
+    return false;
+  }
+  return true;
+}
+
+static bool check_sizes(Check *c)
+{
+  const MiImage *h = c->h;
+  bool ok = h->arena_bytes <= SPACE_MAX && h->state_bytes <= SPACE_MAX &&
+            h->scratch_bytes <= SPACE_MAX / 1024 && h->context >= 1 && h->context <= CONTEXT_MAX &&
+            h->n_vocab <= VOCAB_MAX && h->logits_at % 4 == 0 && h->tokens_at % 4 == 0;
+
+  if (!ok)
+    mi_out_text(c->why, "the image's memory sizes are out of range");
+  return ok;
+}
+
+static bool check_pieces(const Check *c)
+{
+  const MiImage *h = c->h;
+  const Piece pieces[] = {
+      {"entries", h->entries, h->n_entries, sizeof(MiEntry), 8},
+      {"launches", h->launches, h->n_launches, sizeof(MiLaunch), 8},
+      {"parts", h->parts, h->n_parts, sizeof(MiPart), 8},
+      {"binds", h->binds, h->n_binds, sizeof(MiBind), 8},
+      {"about bytes", h->about, h->about_bytes, 1, 1},
+      {"tokenizer bytes", h->tokenizer, h->tokenizer_bytes, 1, 16},
+      {"weights", h->weights, h->weights_bytes, 1, MI_PAGE},
+  };
+
+  for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
+    if (!check_piece(c, &pieces[i]))
+      return false;
+  return true;
+}
+
+static bool check_binds(const Check *c)
+{
+  const MiBind *bind = (const void *)(c->base + c->h->binds);
+
+  for (uint32_t i = 0; i < c->h->n_binds; i++)
+    if (bind[i].space >= MI_SPACE_COUNT || bind[i].offset >= c->space_bytes[bind[i].space]) {
+      mi_out_format(c->why, "bind %u is outside its space", i);
+      return false;
+    }
+  return true;
+}
+
+static bool check_parts(const Check *c)
+{
+  const MiPart *part = (const void *)(c->base + c->h->parts);
+
+  for (uint32_t i = 0; i < c->h->n_parts; i++) {
+    const MiPart *p = &part[i];
+    if (p->kernel >= c->h->n_kernels) {
+      mi_out_format(c->why, "part %u names kernel %u of %u", i, p->kernel, c->h->n_kernels);
+      return false;
+    }
+    if (p->n_binds > MI_MAX_PARAMS || !inside(p->first_bind, p->n_binds, c->h->n_binds)) {
+      mi_out_format(c->why, "part %u has binds out of range", i);
+      return false;
+    }
+  }
+  return true;
+}
+
+static bool check_launches(const Check *c)
+{
+  const MiLaunch *launch = (const void *)(c->base + c->h->launches);
+
+  for (uint32_t i = 0; i < c->h->n_launches; i++) {
+    const MiLaunch *l = &launch[i];
+    uint64_t room = l->name < c->size ? c->size - l->name : 0;
+    bool named = memchr(c->base + l->name * (room > 0), 0, room < NAME_MAX_BYTES ? room : NAME_MAX_BYTES);
+    if (!named || !inside(l->first_part, l->n_parts, c->h->n_parts)) {
+      mi_out_format(c->why, "launch %u has a name or parts out of range", i);
+      return false;
+    }
+  }
+  return true;
+}
+
+/* The iterations of a launch must fit the pool's 31 bits. */
+static bool check_totals(const Check *c, const MiEntry *e)
+{
+  const MiLaunch *launch = (const void *)(c->base + c->h->launches);
+  const MiPart *part = (const void *)(c->base + c->h->parts);
+
+  for (uint32_t i = e->first_launch; i < e->first_launch + e->n_launches; i++) {
+    uint64_t total = 0;
+    for (uint32_t k = 0; k < launch[i].n_parts; k++) {
+      const MiPart *p = &part[launch[i].first_part + k];
+      total += (uint64_t)p->grid * (p->per_token ? e->tokens : 1);
+    }
+    if (total > TOTAL_MAX) {
+      mi_out_format(c->why, "launch %u has too many iterations", i);
+      return false;
+    }
+  }
+  return true;
+}
+
+static bool check_entries(const Check *c)
+{
+  const MiEntry *entry = (const void *)(c->base + c->h->entries);
+  const MiImage *h = c->h;
+
+  for (uint32_t i = 0; i < h->n_entries; i++) {
+    const MiEntry *e = &entry[i];
+    bool ok = memchr(e->name, 0, sizeof e->name) && inside(e->first_launch, e->n_launches, h->n_launches) &&
+              e->tokens >= 1 && e->tokens <= TOKENS_MAX &&
+              inside(h->tokens_at, 4ull * e->tokens, h->arena_bytes) &&
+              (!e->has_logits || (h->n_vocab && inside(h->logits_at, 4ull * h->n_vocab, h->arena_bytes)));
+    if (!ok) {
+      mi_out_format(c->why, "entry %u is out of range", i);
+      return false;
+    }
+    if (!check_totals(c, e))
+      return false;
+  }
+  return true;
+}
+
+bool mi_check_image(const MiImage *image, uint64_t bytes, MiOut *why)
+{
+  Check c = {.h = image, .base = (const uint8_t *)image, .why = why};
+
+  if (!check_head(&c, bytes))
+    return false;
+  c.size = image->image_bytes;
+  c.space_bytes[MI_SPACE_WEIGHTS] = image->weights_bytes;
+  c.space_bytes[MI_SPACE_ARENA] = image->arena_bytes;
+  c.space_bytes[MI_SPACE_STATE] = image->state_bytes;
+  c.space_bytes[MI_SPACE_SCRATCH] = image->scratch_bytes;
+  return check_sizes(&c) && check_pieces(&c) && check_binds(&c) && check_parts(&c) && check_launches(&c) &&
+         check_entries(&c);
+}

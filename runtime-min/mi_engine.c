@@ -1,0 +1,222 @@
+/* mi_engine.c - walks the launches of an entry point. */
+#include "mi_engine.h"
+#include "mi_check.h"
+#include "mi_host.h"
+
+#include <string.h>
+
+/* Below this many bytes and multiply-adds, a launch is over before the workers would have noticed. */
+enum { SMALL_WORK = 16384 };
+
+typedef struct {
+  const MiEngine *e;
+  const MiLaunch *launch;
+  int32_t args[2];
+} Job;
+
+static const void *in_image(const MiImage *image, uint64_t offset)
+{
+  return (const uint8_t *)image + offset;
+}
+
+/* Offsets in the mapping. */
+typedef struct {
+  size_t state, arena, scratch, scratch_each, pointers, profile, pool, end;
+} Layout;
+
+static size_t place(Layout *l, uint64_t bytes)
+{
+  size_t at = l->end;
+
+  l->end += (bytes + MI_PAGE - 1) / MI_PAGE * MI_PAGE;
+  return at;
+}
+
+/* Scratch of each thread has pages of its own, so that no line is shared, and is near who touches it first.
+ * The sum cannot overflow: the image's sizes are below 2^46, and scratch below that over MI_POOL_MAX. */
+static Layout plan(const MiImage *h, unsigned n_threads)
+{
+  Layout l = {0};
+
+  l.scratch_each = (h->scratch_bytes + MI_PAGE - 1) / MI_PAGE * MI_PAGE;
+  l.state = place(&l, h->state_bytes);
+  l.arena = place(&l, h->arena_bytes);
+  l.scratch = place(&l, l.scratch_each * n_threads);
+  l.pointers = place(&l, (uint64_t)n_threads * h->n_binds * sizeof(uint8_t *));
+  l.profile = place(&l, (uint64_t)h->n_launches * sizeof(MiProfileRow));
+  l.pool = place(&l, mi_pool_bytes(n_threads));
+  return l;
+}
+
+static void resolve_binds(MiEngine *e, const Layout *l)
+{
+  const MiImage *h = e->image;
+  const MiBind *bind = in_image(h, h->binds);
+  uint8_t *base[MI_SPACE_COUNT] = {
+      [MI_SPACE_WEIGHTS] = (uint8_t *)in_image(h, h->weights), /* kernels only read them */
+      [MI_SPACE_ARENA] = e->arena,
+      [MI_SPACE_STATE] = e->state,
+  };
+
+  for (unsigned t = 0; t < e->n_threads; t++) {
+    base[MI_SPACE_SCRATCH] = e->memory + l->scratch + t * l->scratch_each;
+    for (uint32_t i = 0; i < h->n_binds; i++)
+      e->pointers[(size_t)t * h->n_binds + i] = base[bind[i].space] + bind[i].offset;
+  }
+}
+
+static bool map_memory(MiEngine *e)
+{
+  Layout l = plan(e->image, e->n_threads);
+
+  e->memory_bytes = l.end;
+  e->memory = mi_host_map(l.end);
+  if (!e->memory)
+    return false;
+  e->state = e->memory + l.state;
+  e->arena = e->memory + l.arena;
+  e->pointers = (uint8_t **)(void *)(e->memory + l.pointers);
+  e->profile = (MiProfileRow *)(void *)(e->memory + l.profile);
+  e->pool = (MiPool *)(void *)(e->memory + l.pool);
+  resolve_binds(e, &l);
+  return true;
+}
+
+bool mi_engine_open(MiEngine *e, const MiImage *image, uint64_t bytes, MiKernel *const *kernels,
+                    unsigned n_threads, MiOut *why)
+{
+  *e = (MiEngine){.image = image, .kernels = kernels, .n_threads = n_threads};
+  if (!mi_check_image(image, bytes, why))
+    return false;
+  e->entries = in_image(image, image->entries);
+  e->launches = in_image(image, image->launches);
+  e->parts = in_image(image, image->parts);
+  if (n_threads < 1 || n_threads > MI_POOL_MAX) {
+    mi_out_format(why, "%u threads: 1 to %d are possible", n_threads, MI_POOL_MAX);
+    return false;
+  }
+  if (!map_memory(e)) {
+    mi_out_format(why, "there is no room for %zu MB of working memory", e->memory_bytes >> 20);
+    return false;
+  }
+  e->pool = mi_pool_start(e->pool, n_threads);
+  if (!e->pool) {
+    mi_out_format(why, "the system does not start %u threads", n_threads);
+    mi_host_unmap(e->memory, e->memory_bytes);
+    e->memory = NULL;
+    return false;
+  }
+  return true;
+}
+
+void mi_engine_close(MiEngine *e)
+{
+  if (!e->memory)
+    return;
+  mi_pool_stop(e->pool);
+  mi_host_unmap(e->memory, e->memory_bytes);
+  *e = (MiEngine){0};
+}
+
+int mi_engine_entry(const MiEngine *e, const char *name)
+{
+  for (uint32_t i = 0; i < e->image->n_entries; i++)
+    if (!strcmp(e->entries[i].name, name))
+      return (int)i;
+  return -1;
+}
+
+static int64_t iterations(const MiPart *p, int32_t tokens)
+{
+  return (int64_t)p->grid * (p->per_token ? tokens : 1);
+}
+
+/* Iterations lo .. hi of a launch, whose parts stand one behind the other. */
+static void run_range(void *arg, unsigned thread, int64_t lo, int64_t hi)
+{
+  const Job *job = arg;
+  const MiEngine *e = job->e;
+  const MiPart *part = e->parts + job->launch->first_part;
+  uint8_t *const *pointers = e->pointers + (size_t)thread * e->image->n_binds;
+
+  for (uint32_t k = 0; k < job->launch->n_parts && hi > 0; k++, part++) {
+    int64_t n = iterations(part, job->args[1]), end = hi < n ? hi : n;
+    if (lo < end)
+      e->kernels[part->kernel](pointers + part->first_bind, job->args, lo, end);
+    lo = lo > n ? lo - n : 0;
+    hi -= n;
+  }
+}
+
+typedef struct {
+  int64_t iterations;
+  uint64_t bytes, ops;
+  bool small; /* not worth waking anyone */
+} Work;
+
+static Work work_of(const MiEngine *e, const MiLaunch *l, int32_t tokens)
+{
+  const MiPart *part = e->parts + l->first_part;
+  Work w = {0};
+  bool known = true;
+
+  for (uint32_t k = 0; k < l->n_parts; k++, part++) {
+    w.iterations += iterations(part, tokens);
+    w.bytes += part->bytes;
+    w.ops += part->ops * (part->per_token ? (uint64_t)tokens : 1);
+    known &= part->bytes || part->ops;
+  }
+  w.small = known && w.bytes + w.ops < SMALL_WORK;
+  return w;
+}
+
+static void run_launch(MiEngine *e, uint32_t index, Job *job)
+{
+  Work w = work_of(e, job->launch, job->args[1]);
+  uint64_t start = e->profiling ? mi_host_clock_ns() : 0;
+
+  if (w.small)
+    run_range(job, 0, 0, w.iterations);
+  else if (w.iterations)
+    mi_pool_run(e->pool, run_range, job, w.iterations);
+  if (e->profiling) {
+    MiProfileRow *r = &e->profile[index];
+    r->calls++;
+    r->ns += mi_host_clock_ns() - start;
+    r->bytes += w.bytes;
+    r->ops += w.ops;
+  }
+}
+
+bool mi_engine_run(MiEngine *e, int entry, const int32_t *tokens, uint32_t n, uint32_t pos)
+{
+  const MiImage *h = e->image;
+
+  if (entry < 0 || (uint32_t)entry >= h->n_entries)
+    return false;
+  const MiEntry *en = &e->entries[entry];
+  if (n < 1 || n > en->tokens || pos > h->context || n > h->context - pos)
+    return false;
+  Job job = {.e = e, .args = {(int32_t)pos, (int32_t)n}};
+  memcpy(e->arena + h->tokens_at, tokens, n * sizeof *tokens);
+  for (uint32_t i = 0; i < en->n_launches; i++) {
+    job.launch = &e->launches[en->first_launch + i];
+    run_launch(e, en->first_launch + i, &job);
+  }
+  return true;
+}
+
+float *mi_engine_logits(const MiEngine *e)
+{
+  return (float *)(void *)(e->arena + e->image->logits_at);
+}
+
+void mi_engine_reset(MiEngine *e)
+{
+  memset(e->state, 0, e->image->state_bytes);
+}
+
+size_t mi_engine_memory_bytes(const MiEngine *e)
+{
+  return e->memory_bytes;
+}

@@ -1,0 +1,447 @@
+/* runtime.c - engine and pool on an image made by hand, the sample of the contract, and bad images. */
+#include "runtime-min/mi_check.h"
+#include "runtime-min/mi_engine.h"
+#include "runtime-min/mi_host.h"
+
+#include <criterion/criterion.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+
+#define CONTRACT_NO_MAIN
+#include "../../samples/contract/contract.c"
+
+static MiOut message_in(char *buf, size_t cap)
+{
+  return (MiOut){.buf = buf, .cap = cap, .fd = -1};
+}
+
+/* ---- the sample of the contract */
+
+Test(runtime, contract_sample_counts)
+{
+  char text[256];
+  MiOut why = message_in(text, sizeof text);
+  MiEngine e;
+  int32_t ids[] = {3, 4, 5, 6, 7};
+
+  cr_assert(mi_engine_open(&e, &image.header, sizeof image, mi_kernels, 2, &why), "%s", mi_out_string(&why));
+  int prefill = mi_engine_entry(&e, "prefill"), decode = mi_engine_entry(&e, "decode");
+  cr_assert_eq(mi_engine_entry(&e, "embed"), -1);
+  cr_assert(mi_engine_run(&e, prefill, ids, 4, 0));
+  cr_assert(mi_engine_run(&e, decode, ids + 4, 1, 4));
+  float *logits = mi_engine_logits(&e);
+  for (int i = 0; i < VOCAB; i++)
+    cr_assert_eq(logits[i], 1 - (float)((i - 8) * (i - 8)));
+  for (int i = 0; i < 5; i++)
+    cr_assert_eq(((float *)(void *)e.state)[i], (float)ids[i]);
+  cr_assert_geq(mi_engine_memory_bytes(&e), image.header.arena_bytes + image.header.state_bytes);
+  mi_engine_reset(&e);
+  cr_assert_eq(((float *)(void *)e.state)[0], 0);
+  mi_engine_close(&e);
+}
+
+Test(runtime, calls_out_of_range_do_nothing)
+{
+  char text[256];
+  MiOut why = message_in(text, sizeof text);
+  MiEngine e;
+  int32_t ids[TILE + 1] = {0};
+
+  cr_assert(mi_engine_open(&e, &image.header, sizeof image, mi_kernels, 1, &why));
+  cr_assert_not(mi_engine_run(&e, -1, ids, 1, 0));
+  cr_assert_not(mi_engine_run(&e, 2, ids, 1, 0));
+  cr_assert_not(mi_engine_run(&e, 0, ids, 0, 0));
+  cr_assert_not(mi_engine_run(&e, 0, ids, TILE + 1, 0));
+  cr_assert_not(mi_engine_run(&e, 1, ids, 2, 0));
+  cr_assert_not(mi_engine_run(&e, 1, ids, 1, CONTEXT));
+  cr_assert_not(mi_engine_run(&e, 0, ids, 4, CONTEXT - 3));
+  cr_assert_not(mi_engine_run(&e, 1, ids, 1, UINT32_MAX));
+  cr_assert(mi_engine_run(&e, 0, ids, 4, CONTEXT - 4));
+  mi_engine_close(&e);
+}
+
+/* ---- a larger image: uneven grids, several parts, scratch and states; the same for each number of threads
+ */
+
+enum { ROWS = 1037, NARROW = 5, STEPS = 6, MANY = 8 };
+
+static uint32_t mix(uint32_t a, uint32_t b)
+{
+  return (a ^ b * 2654435761u) * 2246822519u + 1;
+}
+
+/* tokens, x: x[t][row], for each token and row */
+static void spread(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi)
+{
+  const int32_t *tokens = (const int32_t *)(void *)buf[0];
+  uint32_t *x = (uint32_t *)(void *)buf[1];
+
+  for (int64_t i = lo; i < hi; i++)
+    x[i] = mix((uint32_t)tokens[i / ROWS] + (uint32_t)args[0] * 31u, (uint32_t)(i % ROWS));
+}
+
+/* x, state, scratch: adds the tokens of the call to each row's state, by way of scratch */
+static void gather(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi)
+{
+  const uint32_t *x = (const uint32_t *)(void *)buf[0];
+  uint32_t *state = (uint32_t *)(void *)buf[1], *scratch = (uint32_t *)(void *)buf[2];
+
+  for (int64_t row = lo; row < hi; row++) {
+    for (int t = 0; t < args[1]; t++)
+      scratch[t] = x[t * ROWS + row];
+    for (int t = 0; t < args[1]; t++)
+      state[row] = mix(state[row], scratch[t]);
+  }
+}
+
+/* tokens, table, y: an uneven second part */
+static void small_rows(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi)
+{
+  uint32_t *y = (uint32_t *)(void *)buf[2];
+
+  for (int64_t i = lo; i < hi; i++)
+    y[i] = mix(((const uint32_t *)(void *)buf[1])[i], (uint32_t)(args[0] + args[1]));
+}
+
+/* state, y, logits */
+static void finish(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi)
+{
+  const uint32_t *state = (const uint32_t *)(void *)buf[0], *y = (const uint32_t *)(void *)buf[1];
+
+  (void)args;
+  for (int64_t i = lo; i < hi; i++)
+    ((float *)(void *)buf[2])[i] = (float)(state[i] >> 8) + (float)(y[i % NARROW] >> 24);
+}
+
+typedef struct {
+  MiImage header;
+  MiEntry entries[1];
+  MiLaunch launches[3];
+  MiPart parts[4];
+  MiBind binds[11];
+  char names[8];
+  _Alignas(MI_PAGE) uint32_t table[NARROW];
+} Large;
+
+enum {
+  L_TOKENS = 0,
+  L_X = 64,
+  L_Y = L_X + MANY * ROWS * 4 / 64 * 64 + 64,
+  L_LOGITS = L_Y + 64,
+  L_ARENA = L_LOGITS + ROWS * 4
+};
+
+static const Large large_image = {
+    .header = {.magic = {'m', 'i', 'c', 'c', ' ', 'i', 'm', 'g'},
+               .version = MI_VERSION,
+               .header_bytes = sizeof(MiImage),
+               .image_bytes = sizeof(Large),
+               .n_kernels = 4,
+               .n_entries = 1,
+               .n_launches = 3,
+               .n_parts = 4,
+               .n_binds = 11,
+               .n_vocab = ROWS,
+               .context = 1000,
+               .entries = offsetof(Large, entries),
+               .launches = offsetof(Large, launches),
+               .parts = offsetof(Large, parts),
+               .binds = offsetof(Large, binds),
+               .arena_bytes = L_ARENA,
+               .state_bytes = ROWS * 4,
+               .scratch_bytes = MANY * 4,
+               .tokens_at = L_TOKENS,
+               .logits_at = L_LOGITS,
+               .about = offsetof(Large, names),
+               .weights = offsetof(Large, table),
+               .weights_bytes = NARROW * 4},
+    .entries = {{.name = "step", .n_launches = 3, .tokens = MANY, .has_logits = 1}},
+    .launches = {{0, 1, offsetof(Large, names)},
+                 {1, 2, offsetof(Large, names)},
+                 {3, 1, offsetof(Large, names) + 6}},
+    .parts = {{.kernel = 0, .grid = ROWS, .per_token = 1, .first_bind = 0, .n_binds = 2},
+              {.kernel = 1, .grid = ROWS, .first_bind = 2, .n_binds = 3},
+              {.kernel = 2, .grid = NARROW, .first_bind = 5, .n_binds = 3},
+              {.kernel = 3, .grid = ROWS, .first_bind = 8, .n_binds = 3}},
+    .binds = {{L_TOKENS, MI_SPACE_ARENA, 0},
+              {L_X, MI_SPACE_ARENA, 0},
+              {L_X, MI_SPACE_ARENA, 0},
+              {0, MI_SPACE_STATE, 0},
+              {0, MI_SPACE_SCRATCH, 0},
+              {L_TOKENS, MI_SPACE_ARENA, 0},
+              {0, MI_SPACE_WEIGHTS, 0},
+              {L_Y, MI_SPACE_ARENA, 0},
+              {0, MI_SPACE_STATE, 0},
+              {L_Y, MI_SPACE_ARENA, 0},
+              {L_LOGITS, MI_SPACE_ARENA, 0}},
+    .names = "gather",
+    .table = {7, 77, 777, 7777, 77777},
+};
+
+static MiKernel *const large_kernels[] = {spread, gather, small_rows, finish};
+
+static void run_large(unsigned threads, float *logits)
+{
+  char text[256];
+  MiOut why = message_in(text, sizeof text);
+  MiEngine e;
+  uint32_t pos = 0;
+
+  cr_assert(mi_engine_open(&e, &large_image.header, sizeof large_image, large_kernels, threads, &why), "%s",
+            mi_out_string(&why));
+  e.profiling = true;
+  for (uint32_t i = 0; i < STEPS; i++) {
+    uint32_t n = 1 + i * 3 % MANY;
+    int32_t ids[MANY];
+    for (uint32_t k = 0; k < n; k++)
+      ids[k] = (int32_t)(i * 100 + k);
+    cr_assert(mi_engine_run(&e, 0, ids, n, pos));
+    pos += n;
+  }
+  memcpy(logits, mi_engine_logits(&e), ROWS * sizeof *logits);
+  for (int i = 0; i < 3; i++)
+    cr_assert_eq(e.profile[i].calls, STEPS);
+  mi_engine_close(&e);
+}
+
+Test(runtime, threads_do_not_change_results)
+{
+  static float one[ROWS], more[ROWS];
+
+  run_large(1, one);
+  cr_assert_neq(one[0], one[1]);
+  for (unsigned threads = 2; threads <= 5; threads++) {
+    run_large(threads, more);
+    cr_assert_eq(memcmp(one, more, sizeof one), 0, "%u threads differ from one", threads);
+  }
+}
+
+/* ---- pool */
+
+enum { WIDE = 300 };
+
+typedef struct {
+  _Atomic uint32_t hits[WIDE];
+  _Atomic uint32_t calls;
+} Hits;
+
+static void count_hits(void *job, unsigned thread, int64_t lo, int64_t hi)
+{
+  Hits *h = job;
+
+  (void)thread;
+  atomic_fetch_add(&h->calls, 1);
+  for (int64_t i = lo; i < hi; i++)
+    atomic_fetch_add_explicit(&h->hits[i], 1, memory_order_relaxed);
+}
+
+static void stress_pool(unsigned threads, uint32_t runs)
+{
+  static Hits h;
+  void *memory = mi_host_map(mi_pool_bytes(threads));
+  MiPool *p = mi_pool_start(memory, threads);
+  uint32_t expected[WIDE] = {0};
+
+  memset(&h, 0, sizeof h);
+  cr_assert_not_null(p);
+  for (uint32_t i = 0; i < runs; i++) {
+    int64_t total = i % 7 == 0 ? 1 : i % WIDE + 1;
+    mi_pool_run(p, count_hits, &h, total);
+    for (int64_t k = 0; k < total; k++)
+      expected[k]++;
+  }
+  mi_pool_stop(p);
+  mi_host_unmap(memory, mi_pool_bytes(threads));
+  for (int i = 0; i < WIDE; i++)
+    cr_assert_eq(h.hits[i], expected[i], "%u threads: iteration %d ran %u times, not %u", threads, i,
+                 h.hits[i], expected[i]);
+}
+
+Test(runtime, pool_runs_each_iteration_once)
+{
+  stress_pool(1, 10000);
+  stress_pool(2, 10000);
+  stress_pool(4, 10000);
+  stress_pool(33, 300); /* more threads than processors: no spinning */
+}
+
+Test(runtime, pool_wakes_sleepers)
+{
+  static Hits h;
+  void *memory = mi_host_map(mi_pool_bytes(3));
+  MiPool *p = mi_pool_start(memory, 3);
+
+  cr_assert_not_null(p);
+  for (int i = 0; i < 20; i++) {
+    for (uint64_t until = mi_host_clock_ns() + 1000000; mi_host_clock_ns() < until;) {
+    } /* workers fall asleep meanwhile */
+    mi_pool_run(p, count_hits, &h, WIDE);
+  }
+  mi_pool_stop(p);
+  mi_host_unmap(memory, mi_pool_bytes(3));
+  for (int i = 0; i < WIDE; i++)
+    cr_assert_eq(h.hits[i], 20);
+}
+
+Test(runtime, pool_of_one_makes_one_call)
+{
+  static Hits h;
+  void *memory = mi_host_map(mi_pool_bytes(1));
+  MiPool *p = mi_pool_start(memory, 1);
+
+  mi_pool_run(p, count_hits, &h, WIDE);
+  cr_assert_eq(h.calls, 1);
+  mi_pool_stop(p);
+  mi_host_unmap(memory, mi_pool_bytes(1));
+}
+
+Test(runtime, host_knows_its_processors)
+{
+  cr_assert_geq(mi_host_cpus(), 1);
+  cr_assert_geq(mi_host_cores(), 1);
+  cr_assert_leq(mi_host_cores(), mi_host_cpus());
+}
+
+/* ---- bad images: one change each, and the words that the message must hold */
+
+typedef struct {
+  const char *expect;
+  size_t at, bytes; /* of the field that is changed */
+  uint64_t value;
+} Bad;
+
+#define FIELD(path)  offsetof(Large, path), sizeof((Large *)0)->path
+#define HEADER(name) FIELD(header.name)
+
+static const Bad bad_images[] = {
+    {"not an image", offsetof(Large, header.magic), 1, 'M'},
+    {"version 9", HEADER(version), 9},
+    {"version", HEADER(header_bytes), 8},
+    {"should have", HEADER(image_bytes), sizeof(Large) + 1},
+    {"should have", HEADER(image_bytes), 10},
+    {"part 0 names kernel 0 of 0", HEADER(n_kernels), 0},
+    {"entries", HEADER(entries), sizeof(Large) - 8},
+    {"entries", HEADER(entries), UINT64_MAX - 7},
+    {"launches", HEADER(n_launches), UINT32_MAX},
+    {"parts", HEADER(parts), 12},
+    {"binds", HEADER(binds), sizeof(Large) + 8},
+    {"about", HEADER(about_bytes), UINT64_MAX},
+    {"tokenizer", HEADER(tokenizer_bytes), sizeof(Large) + 1},
+    {"weights", HEADER(weights), 64},
+    {"weights", HEADER(weights_bytes), sizeof(Large)},
+    {"memory sizes", HEADER(arena_bytes), UINT64_MAX},
+    {"memory sizes", HEADER(scratch_bytes), (uint64_t)1 << 60},
+    {"memory sizes", HEADER(context), 0},
+    {"memory sizes", HEADER(logits_at), 2},
+    {"entry 0", HEADER(tokens_at), L_ARENA - 4},
+    {"entry 0", HEADER(logits_at), L_LOGITS + 64},
+    {"entry 0", HEADER(n_vocab), ROWS + 1},
+    {"entry 0", FIELD(entries[0].tokens), 0},
+    {"entry 0", FIELD(entries[0].tokens), UINT32_MAX},
+    {"entry 0", FIELD(entries[0].first_launch), 1},
+    {"launch 0 has too many", FIELD(parts[0].grid), UINT32_MAX},
+    {"launch 2", FIELD(launches[2].first_part), 4},
+    {"launch 1", FIELD(launches[1].n_parts), UINT32_MAX},
+    {"launch 0", FIELD(launches[0].name), sizeof(Large)},
+    {"part 1 names kernel 4 of 4", FIELD(parts[1].kernel), 4},
+    {"part 3", FIELD(parts[3].first_bind), 9},
+    {"part 2", FIELD(parts[2].n_binds), MI_MAX_PARAMS + 1},
+    {"bind 1", FIELD(binds[1].offset), L_ARENA},
+    {"bind 4", FIELD(binds[4].space), MI_SPACE_COUNT},
+    {"bind 6", FIELD(binds[6].offset), NARROW * 4},
+};
+
+Test(runtime, bad_images_are_refused)
+{
+  for (size_t i = 0; i < sizeof bad_images / sizeof *bad_images; i++) {
+    const Bad *b = &bad_images[i];
+    char text[256];
+    MiOut why = message_in(text, sizeof text);
+    Large image_copy = large_image;
+    MiEngine e;
+    memcpy((char *)&image_copy + b->at, &b->value, b->bytes);
+    bool ok = mi_engine_open(&e, &image_copy.header, sizeof image_copy, large_kernels, 1, &why);
+    cr_assert_not(ok, "row %zu was accepted", i);
+    cr_assert_not_null(strstr(mi_out_string(&why), b->expect), "row %zu: %s", i, text);
+  }
+}
+
+Test(runtime, truncated_images_are_refused)
+{
+  for (uint64_t bytes = 0; bytes < sizeof large_image; bytes += bytes < 300 ? 1 : 101) {
+    char text[256];
+    MiOut why = message_in(text, sizeof text);
+    cr_assert_not(mi_check_image(&large_image.header, bytes, &why));
+    cr_assert_gt(why.n, 0);
+  }
+}
+
+Test(runtime, names_without_end_are_refused)
+{
+  char text[256];
+  MiOut why = message_in(text, sizeof text);
+  Large copy = large_image;
+
+  memset(copy.entries[0].name, 'x', sizeof copy.entries[0].name);
+  cr_assert_not(mi_check_image(&copy.header, sizeof copy, &why));
+  copy = large_image;
+  memset(copy.names, 'x', sizeof copy - offsetof(Large, names)); /* to the end of the image */
+  cr_assert_not(mi_check_image(&copy.header, sizeof copy, &why));
+}
+
+Test(runtime, thread_counts_are_checked)
+{
+  char text[256];
+  MiOut why = message_in(text, sizeof text);
+  MiEngine e;
+
+  cr_assert_not(mi_engine_open(&e, &large_image.header, sizeof large_image, large_kernels, 0, &why));
+  cr_assert_not(
+      mi_engine_open(&e, &large_image.header, sizeof large_image, large_kernels, MI_POOL_MAX + 1, &why));
+}
+
+/* ---- the formatter */
+
+static void formats(const char *expect, const char *format, ...)
+{
+  char text[128];
+  MiOut o = message_in(text, sizeof text);
+  va_list args;
+
+  va_start(args, format);
+  mi_out_vformat(&o, format, args);
+  va_end(args);
+  cr_assert_str_eq(mi_out_string(&o), expect);
+}
+
+Test(runtime, formats_as_printf_does)
+{
+  formats("a -7 b 100%", "a %d %s %u%%", -7, "b", 100u);
+  formats("[    12][12   ][x]", "[%6d][%-5d][%c]", 12, 12, 'x');
+  formats("18446744073709551615 -9223372036854775808", "%llu %lld", ULLONG_MAX, LLONG_MIN);
+  formats("4096 5 -5", "%zu %lu %ld", (size_t)4096, 5ul, -5l);
+  formats("0.500 -1.25 3 0.05 1000.0", "%.3f %.2f %.0f %.2f %.1f", 0.5, -1.25, 2.9, 0.05, 999.96);
+  formats("    1.50|abc  ", "%8.2f|%-5s", 1.5, "abc");
+  formats("?", "%f", 1e300);
+}
+
+Test(runtime, json_strings_are_escaped)
+{
+  char text[128];
+  MiOut o = message_in(text, sizeof text);
+
+  mi_out_json(&o, "a\"\\\n\t\x01\x7f\0\xc3\xa9", 10);
+  cr_assert_str_eq(mi_out_string(&o), "a\\\"\\\\\\n\\t\\u0001\\u007f\\u0000\xc3\xa9");
+}
+
+Test(runtime, text_in_memory_is_cut_not_overrun)
+{
+  char text[9] = "--------";
+  MiOut o = message_in(text, 4);
+
+  mi_out_text(&o, "abcdefgh");
+  cr_assert_str_eq(mi_out_string(&o), "abc");
+  cr_assert_str_eq(text + 4, "----");
+}
