@@ -429,7 +429,7 @@ static bool given_is(const Rule *r, const Type *t)
 
 static bool no_index(const Rule *r, uint32_t index, uint32_t len)
 {
-  return fail(r->e, "%s %u of %u", op_info[r->op].name, index, len);
+  return fail(r->e, "%s: index %u, but the module has %u", op_info[r->op].name, index, len);
 }
 
 static bool given_reshape(const Rule *r)
@@ -525,7 +525,7 @@ static bool verify_node(const Graph *g, Val v, Err *e)
     if (graph_in(g, v, i) >= v)
       return fail(e, "input %u is %%%u, which comes later", i, graph_in(g, v, i));
   Type t = n->type;
-  if (!graph_infer(g, n->op, g->edges.data + n->in.first, n->in.count, &n->attr, &t, e))
+  if (!type_check(&t, e) || !graph_infer(g, n->op, g->edges.data + n->in.first, n->in.count, &n->attr, &t, e))
     return false;
   Rule r = {.g = g};
   return type_eq(&t, &n->type) || fail(e, "%s: its type is %s, must be %s", op_info[n->op].name,

@@ -55,10 +55,19 @@ static bool take(Parser *p, const char *s)
   return true;
 }
 
+/* Characters of what comes next, for a message. */
+static int rest_len(const Parser *p)
+{
+  return (int)min64(20, (int64_t)strcspn(p->p, "\r\n"));
+}
+
 static bool expect(Parser *p, const char *s)
 {
-  return take(p, s) ||
-         fail(p->e, "%s:%u: '%s' expected at '%.20s'", p->file, p->line, s, at_end(p) ? "end of line" : p->p);
+  if (take(p, s))
+    return true;
+  if (at_end(p))
+    return fail(p->e, "%s:%u: '%s' expected at the end of the line", p->file, p->line, s);
+  return fail(p->e, "%s:%u: '%s' expected at '%.*s'", p->file, p->line, s, rest_len(p), p->p);
 }
 
 static bool parse_int(Parser *p, int64_t lo, int64_t hi, int64_t *out)
@@ -417,7 +426,7 @@ static bool parse_inputs(Parser *p, ValList *in)
   return true;
 }
 
-/* `@launch` and `# place` */
+/* `@launch` and `# place`; what follows the place is a comment */
 static bool parse_tail(Parser *p, Node *n)
 {
   if (take(p, "@") && !parse_u32(p, UINT32_MAX, &n->launch))
@@ -426,8 +435,9 @@ static bool parse_tail(Parser *p, Node *n)
   if (*p->p == '#') {
     p->p++;
     skip_blanks(p);
-    if (plain_char(*p->p) || *p->p == '"')
-      return parse_name(p, &n->from);
+    if ((plain_char(*p->p) || *p->p == '"') && !parse_name(p, &n->from))
+      return false;
+    p->p += strcspn(p->p, "\n");
   }
   return true;
 }
@@ -501,7 +511,7 @@ static bool parse_lines(Parser *p)
     if (!at_end(p) && !parse_line(p))
       return false;
     if (!at_end(p))
-      return fail(p->e, "%s:%u: '%.20s' is left over", p->file, p->line, p->p);
+      return fail(p->e, "%s:%u: '%.*s' is left over", p->file, p->line, rest_len(p), p->p);
     p->p += strcspn(p->p, "\n");
     if (!*p->p)
       break;
