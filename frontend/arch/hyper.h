@@ -8,7 +8,7 @@
 /* ---- a row of family.def */
 typedef enum { STYLE_INTERLEAVED, STYLE_HALVES } RopeStyle;
 typedef enum { EMBED_ONE, EMBED_SQRT_WIDTH } EmbedScale;
-typedef enum { PART_MODEL, PART_LAYER, PART_attention, PART_gated } Part;
+typedef enum { PART_MODEL, PART_LAYER, PART_attention, PART_gated } LayerPart;
 typedef enum {
   NEED_NO,
   NEED_MAY,
@@ -22,7 +22,7 @@ typedef enum {
 typedef struct {
   const char *name;
   RopeStyle rope;
-  Part mixer, ffn;
+  LayerPart mixer, ffn;
   Op act;
   Need qkv_bias, qk_norm, post_norm, ffn_scale;
   EmbedScale embed;
@@ -41,7 +41,7 @@ enum {
 };
 
 typedef struct {
-  Part mixer, ffn;
+  LayerPart mixer, ffn;
   uint32_t n_head, n_kv_head, ff_width;
   uint32_t window; /* 0: all earlier tokens */
   uint32_t rope;   /* index in the module's ropes */

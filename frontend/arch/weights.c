@@ -8,7 +8,7 @@
 typedef enum { SIZE_VOCAB, SIZE_WIDTH, SIZE_Q, SIZE_KV, SIZE_HEAD, SIZE_FF, SIZE_COUNT } Size;
 
 typedef struct {
-  Part part;
+  LayerPart part;
   const char *name; /* of a linear: without ".weight" */
   size_t at;        /* of the Slot or Linear in Tensors */
   bool linear, scale_after_bias;
@@ -121,7 +121,7 @@ static bool bind_linear(const Binder *b, const Row *r, Linear *l)
          bind(b, r->name, ".scale", r->scale, 1, &one, &l->scale);
 }
 
-static bool bind_part(const Binder *b, Part part, Tensors *t)
+static bool bind_part(const Binder *b, LayerPart part, Tensors *t)
 {
   for (uint32_t i = 0; i < COUNT(table); i++) {
     const Row *r = &table[i];
