@@ -32,6 +32,7 @@ typedef struct {
   Arena arena;
   Model *m;
   Text out;
+  Str architecture;         /* empty if the file states none */
   uint32_t count[DT_COUNT]; /* tensors of each type */
   uint64_t bytes[DT_COUNT];
   uint64_t values; /* of all tensors */
@@ -181,16 +182,15 @@ static const char *meta_type_text(Inspect *x, const Meta *v)
 /* 1185376 as "1,185,376" */
 static const char *grouped(Inspect *x, uint64_t n)
 {
-  char digits[24];
-  Text t = {.arena = &x->arena};
-  int len = snprintf(digits, sizeof digits, "%" PRIu64, n);
+  char digits[24], with_commas[32];
+  int len = snprintf(digits, sizeof digits, "%" PRIu64, n), at = 0;
 
   for (int i = 0; i < len; i++) {
     if (i && (len - i) % 3 == 0)
-      text_add(&t, ",", 1);
-    text_add(&t, digits + i, 1);
+      with_commas[at++] = ',';
+    with_commas[at++] = digits[i];
   }
-  return t.data;
+  return arena_strndup(&x->arena, with_commas, (size_t)at);
 }
 
 static const char *plural(uint64_t n)
@@ -199,13 +199,10 @@ static const char *plural(uint64_t n)
 }
 
 /* The key after "ARCHITECTURE.", or NULL if it is no hyper-parameter. */
-static const char *hyper_name(const Model *m, const char *key)
+static const char *hyper_name(const Inspect *x, const char *key)
 {
-  Str a;
-
-  if (!meta_str(model_meta(m, "general.architecture"), 0, &a) || !a.len)
-    return NULL;
-  return !strncmp(key, a.data, a.len) && key[a.len] == '.' ? key + a.len + 1 : NULL;
+  Str a = x->architecture;
+  return a.len && !strncmp(key, a.data, a.len) && key[a.len] == '.' ? key + a.len + 1 : NULL;
 }
 
 /* ---- for people */
@@ -290,7 +287,7 @@ static void add_hyper_parameters(Inspect *x)
 
   for (uint32_t i = 0; i < x->m->metas.len; i++) {
     const Meta *v = &x->m->metas.data[i];
-    const char *name = hyper_name(x->m, v->key);
+    const char *name = hyper_name(x, v->key);
     if (!name)
       continue;
     text_printf(&x->out, "%s  ", any ? "" : "\nhyper-parameters\n");
@@ -437,7 +434,7 @@ static void json_hyper_parameters(Inspect *x, cJSON *root)
   cJSON *o = cJSON_AddObjectToObject(root, "hyper_parameters");
 
   for (uint32_t i = 0; i < x->m->metas.len; i++) {
-    const char *name = hyper_name(x->m, x->m->metas.data[i].key);
+    const char *name = hyper_name(x, x->m->metas.data[i].key);
     if (name)
       json_meta(x, o, name, &x->m->metas.data[i]);
   }
@@ -531,6 +528,7 @@ static bool inspect(Inspect *x, const Options *o, Err *e)
   x->m = model_open(o->path, e);
   if (x->m) {
     count_tensors(x);
+    meta_str(model_meta(x->m, "general.architecture"), 0, &x->architecture);
     if (!o->tensors)
       model_hash(x->m);
     (o->json ? report_json : report)(x, o);
