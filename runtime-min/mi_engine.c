@@ -163,8 +163,8 @@ static Work work_of(const MiEngine *e, const MiLaunch *l, int32_t tokens)
   for (uint32_t k = 0; k < l->n_parts; k++, part++) {
     w.iterations += iterations(part, tokens);
     w.bytes += part->bytes;
-    w.ops += part->ops * (part->per_token ? (uint64_t)tokens : 1);
-    known &= part->bytes || part->ops;
+    w.ops += part->ops * (uint64_t)tokens;
+    known &= part->ops != 0; /* bytes alone say nothing of activations */
   }
   w.small = known && w.bytes + w.ops < SMALL_WORK;
   return w;

@@ -38,7 +38,7 @@ typedef struct {
   uint32_t n_binds;
   uint32_t reserved;
   uint64_t bytes;      /* weight bytes that it streams, for profiles */
-  uint64_t ops;        /* multiply-adds, for profiles; times tokens if per_token */
+  uint64_t ops;        /* multiply-adds for one token, for profiles; 0: not known */
 } MiPart;
 
 typedef struct {
