@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 
 enum { MAX_OPEN = 64 }; /* the verifier's depth of loops and ifs */
 
@@ -536,7 +537,21 @@ static void print_f16_helper(const Kernel *const *kernels, uint32_t n, bool from
     }
 }
 
-/* Uses that are printed: a carry that stays as it is has none. */
+/* A carry that stays as it is prints no copy; a shuffle may take no lane of an input. */
+static bool is_printed(const CPrinter *p, KVal v, uint32_t i, KVal head)
+{
+  const KNode *n = node(p, v);
+
+  if (n->op == K_end)
+    return kernel_in(p->k, v, i) != head + 1 + i;
+  if (n->op != K_shuffle)
+    return true;
+  for (uint32_t l = 2; l < n->in.count; l++)
+    if ((kernel_in(p->k, v, l) >= input(p, v, 0)->type.lanes) == i)
+      return true;
+  return false;
+}
+
 static void count_uses(CPrinter *p)
 {
   KVal open[MAX_OPEN];
@@ -551,7 +566,7 @@ static void count_uses(CPrinter *p)
     }
     KVal head = n->op == K_end ? open[--n_open] : 0;
     for (uint32_t i = 0; i < n_in; i++)
-      p->uses[kernel_in(p->k, v, i)] += n->op != K_end || kernel_in(p->k, v, i) != head + 1 + i;
+      p->uses[kernel_in(p->k, v, i)] += is_printed(p, v, i, head);
   }
 }
 
