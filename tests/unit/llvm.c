@@ -7,6 +7,7 @@
 
 #if MICC_HAVE_LLVM
 #include "codegen/llvm.h"
+#include "tests/unit/support/kernel_gen.h"
 
 #include <elf.h>
 #include <math.h>
@@ -330,13 +331,6 @@ static LlvmJit *must_jit(const Kernel *const *k, uint32_t n, const Target *t, in
   return jit;
 }
 
-static bool runs(const Target *t)
-{
-  if (t->triple && !t->runs_here())
-    printf("skipped: this machine does not run code for %s\n", t->name);
-  return t->triple && t->runs_here();
-}
-
 static void check_every_op(const Target *t)
 {
   static const uint8_t lanes[] = {1, 3, 4, 8, 16, 20, 32, 64, 128};
@@ -359,46 +353,59 @@ static void check_every_op(const Target *t)
   arena_free(&arena);
 }
 
-/* A process of its own each, since Criterion runs tests side by side. */
-Test(llvm, every_op_on_v2)
+static void check_random(const Target *t)
 {
-  Err e = {0};
-  const Target *t = target_find("x86-64-v2", &e);
-  if (runs(t))
-    check_every_op(t);
+  enum { SEEDS = 60 };
+  unsigned features = KERNEL_GEN_ODD | (t->f16c ? KERNEL_GEN_F16 : 0) | (t->fma ? KERNEL_GEN_FMA : 0);
+  Arena arena = {0};
+  KernelGen *g = NEW_ARRAY(&arena, KernelGen, SEEDS);
+  const Kernel *k[SEEDS];
+
+  for (uint32_t i = 0; i < SEEDS; i++) {
+    g[i] = kernel_gen(&arena, i + 1, features);
+    k[i] = g[i].k;
+  }
+  LlvmJit *jit = must_jit(k, SEEDS, t, 2);
+  for (uint32_t i = 0; i < SEEDS; i++) {
+    KernelGenMemory want = kernel_gen_memory(&arena, &g[i]), got = kernel_gen_memory(&arena, &g[i]);
+    Err e = {0};
+    bool ok = kernel_eval(k[i], want.buf, g[i].bytes, g[i].args, 0, g[i].grid, &e);
+    cr_assert(ok, "seed %u: %s", i + 1, e.text);
+    llvm_jit_table(jit)[i]((uint8_t *const *)got.buf, g[i].args, 0, g[i].grid);
+    cr_expect(kernel_gen_same(&g[i], &want, &got, &e), "%s, seed %u: %s", t->name, i + 1, e.text);
+  }
+  llvm_jit_free(jit);
+  arena_free(&arena);
 }
 
-Test(llvm, every_op_on_v3)
+static void with_row(const char *cpu, void (*check)(const Target *))
 {
   Err e = {0};
-  const Target *t = target_find("x86-64-v3", &e);
-  if (runs(t))
-    check_every_op(t);
+  const Target *t = target_find(cpu, &e);
+
+  cr_assert(t, "%s", e.text);
+  if (t->runs_here())
+    check(t);
+  else
+    printf("skipped: this machine does not run code for %s\n", cpu);
 }
 
-Test(llvm, every_op_on_v3_with_vnni)
-{
-  Err e = {0};
-  const Target *t = target_find("x86-64-v3+avxvnni", &e);
-  if (runs(t))
-    check_every_op(t);
-}
+/* A test for each row, since Criterion runs tests side by side. */
+#define ROW_TESTS(name, cpu)                                                                                 \
+  Test(llvm, every_op_on_##name)                                                                             \
+  {                                                                                                          \
+    with_row(cpu, check_every_op);                                                                           \
+  }                                                                                                          \
+  Test(llvm, random_kernels_on_##name)                                                                       \
+  {                                                                                                          \
+    with_row(cpu, check_random);                                                                             \
+  }
 
-Test(llvm, every_op_on_v4)
-{
-  Err e = {0};
-  const Target *t = target_find("x86-64-v4", &e);
-  if (runs(t))
-    check_every_op(t);
-}
-
-Test(llvm, every_op_on_cascadelake)
-{
-  Err e = {0};
-  const Target *t = target_find("cascadelake", &e);
-  if (runs(t))
-    check_every_op(t);
-}
+ROW_TESTS(v2, "x86-64-v2")
+ROW_TESTS(v3, "x86-64-v3")
+ROW_TESTS(v3_with_vnni, "x86-64-v3+avxvnni")
+ROW_TESTS(v4, "x86-64-v4")
+ROW_TESTS(cascadelake, "cascadelake")
 #else
 Test(llvm, left_out)
 {
