@@ -74,7 +74,6 @@ void mi_report_about(const MiImage *h, MiOut *out)
   mi_out_bytes(out, about, n);
   if (n && about[n - 1] != '\n')
     mi_out_text(out, "\n");
-  mi_out_format(out, "context: %u tokens\n", h->context);
   mi_out_format(out, "memory_weights: %llu bytes (mapped, read-only)\n",
                 (unsigned long long)h->weights_bytes);
   mi_out_format(out, "memory_states: %llu bytes\n", (unsigned long long)h->state_bytes);
