@@ -1,5 +1,5 @@
 /* gguf.c - the GGUF reader against good, bad, damaged and real files.
- * MICC_UPDATE=1 rewrites the fuzzer's seeds in tests/fuzz/corpus/gguf. */
+ * MICC_UPDATE=1 rewrites the fuzzer's seeds in tests/fuzz/gguf. */
 #include "frontend/gguf/gguf.h"
 #include "tests/unit/gguf_tools.h"
 
@@ -13,7 +13,7 @@
 #define H(version, tensors, keys) "'GGUF' 4:" #version " 8:" #tensors " 8:" #keys " "
 
 #define SAMPLE "stories260K.gguf"
-static const char seeds_dir[] = MICC_SOURCE_DIR "/tests/fuzz/corpus/gguf";
+static const char seeds_dir[] = MICC_SOURCE_DIR "/tests/fuzz/gguf";
 
 /* Every metadata type as a scalar and as an array; used with both versions. */
 #define ALL_TYPES                                                                                            \
