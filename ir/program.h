@@ -39,11 +39,19 @@ typedef struct {
   Slice parts;
 } Launch;
 
+/* What a caller gives or gets: rows of the first dimension lie lower_stride() elements apart. */
+typedef struct {
+  const char *name;
+  Type type;
+  uint32_t buffer; /* 0: none (a state that stays where it is) */
+} Io;
+
 typedef struct {
   const char *name;
   uint32_t tokens; /* T */
   Slice launches;
-  uint32_t tokens_buffer, logits_buffer; /* 0: none */
+  Slice inputs, outputs;                 /* in the program's ios, in the graph's order */
+  uint32_t tokens_buffer, logits_buffer; /* of language models; 0: none */
 } Entry;
 
 /* How a weight lies in the image. */
@@ -70,6 +78,7 @@ typedef struct {
   ARRAY(Part) parts;
   ARRAY(Launch) launches;
   ARRAY(Entry) entries;
+  ARRAY(Io) ios;
   ARRAY(Item) items; /* in the order of the image */
   uint32_t context;  /* slots of the states */
   uint64_t space_bytes[4];

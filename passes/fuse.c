@@ -38,8 +38,14 @@ static Kind kind_of(const Graph *g, Val v)
   case OP_input:
   case OP_weight:
   case OP_state:
-  case OP_const:
-  case OP_output: return KIND_LEAF;
+  case OP_const: return KIND_LEAF;
+  case OP_output: {
+    Val of = graph_in(g, v, 0);
+    while (lower_is_view(g, of))
+      of = graph_in(g, of, 0);
+    op = graph_node(g, of)->op; /* what nothing computes must be copied */
+    return op == OP_weight || op == OP_const ? KIND_SOLO : KIND_LEAF;
+  }
   case OP_linear: return KIND_PRODUCT;
   case OP_sum:
   case OP_amax:

@@ -164,12 +164,30 @@ static Val simplify_reshape(Simplify *s, Val v)
 
   if (!in)
     return 0;
+  if (graph_node(s->r.to, in)->op == OP_const)
+    return emit(s, OP_const, NULL, 0, graph_node(s->r.to, in)->attr, &type);
   if (type_eq(&graph_node(s->r.to, in)->type, &type))
     return in;
   if (graph_node(s->r.to, in)->op != OP_reshape)
     return 0;
   in = graph_in(s->r.to, in, 0);
   return emit(s, OP_reshape, &in, 1, (Attr){0}, &type);
+}
+
+/* A product of more than two dimensions is one of rows and columns. */
+static Val flatten_linear(Simplify *s, Val v)
+{
+  const Node *n = graph_node(s->r.to, v);
+  Type type = n->type;
+
+  if (n->op != OP_linear || type.rank <= 2)
+    return 0;
+  Val in[2] = {graph_in(s->r.to, v, 0), graph_in(s->r.to, v, 1)};
+  const Type *x = &graph_node(s->r.to, in[0])->type;
+  Type flat = type_of(x->dtype, 2, (int64_t[]){type_rows(x), type_last(x)});
+  in[0] = emit(s, OP_reshape, in, 1, (Attr){0}, &flat);
+  Val y = emit(s, OP_linear, in, 2, (Attr){0}, NULL);
+  return emit(s, OP_reshape, &y, 1, (Attr){0}, &type);
 }
 
 /* An elementwise op of constants is a constant: the oracle says which. */
@@ -225,7 +243,8 @@ static Val emit(Simplify *s, Op op, const Val *in, uint32_t n, Attr attr, const 
 {
   Val v = graph_add(s->r.to, op, in, n, attr, type), better;
 
-  if ((better = apply_rules(s, v)) || (better = simplify_reshape(s, v)) || (better = fold(s, v)))
+  if ((better = apply_rules(s, v)) || (better = simplify_reshape(s, v)) || (better = flatten_linear(s, v)) ||
+      (better = fold(s, v)))
     return better;
   return share(s, v);
 }

@@ -117,7 +117,10 @@ static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
 {
   Kernel *k = c->l->k;
   uint16_t xp = lower_value(c->l, x, KA_READ);
-  int64_t stride = lower_stride(&graph_node(c->l->g, x)->type), es = dtype_info[t].bytes * PANEL_ROWS;
+  bool weight =
+      graph_node(c->l->g, lower_base(c->l, x))->op == OP_weight; /* vectors are not padded by rows */
+  int64_t stride = weight ? columns : lower_stride(&graph_node(c->l->g, x)->type),
+          es = dtype_info[t].bytes * PANEL_ROWS;
   KVal w0 = idx_mul(k, c->panel, columns * es), x0 = idx_mul(k, c->token, stride);
   int64_t whole = columns / UNROLL * UNROLL;
   Sums first, body;
@@ -380,7 +383,7 @@ static Act act_params(const Linear *c, Val x)
   Lower *l = c->l;
   const Type *t = &graph_node(l->g, x)->type;
   Q8aLayout q = lower_q8a(type_rows(t), type_last(t));
-  uint32_t b = lower_place(l, x)->buffer;
+  uint32_t b = lower_place(l, lower_base(l, x))->buffer;
 
   return (Act){lower_param(l, b, 0, KE_i8, KA_READ, "q"),
                lower_param(l, b, q.scale, KE_f32, KA_READ, "qscale"),
@@ -431,7 +434,7 @@ static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
 static void product(const Linear *c, Val v, Sums *out)
 {
   Lower *l = c->l;
-  Val x = lower_base(l, graph_in(l->g, v, 0));
+  Val x = graph_in(l->g, v, 0); /* maybe a view: its own type has the stride */
   const Node *w = graph_node(l->g, lower_base(l, graph_in(l->g, v, 1)));
   uint16_t wp = lower_param(l, lower_weight(l, w->attr.index, LAYOUT_PANEL), 0, KE_u8, KA_READ, "w");
 

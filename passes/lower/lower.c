@@ -108,18 +108,16 @@ static bool is_panel_use(const Graph *g, Val user, uint32_t input)
 
 uint32_t lower_weight(Lower *l, uint32_t weight, Layout layout)
 {
-  if (l->weight_buffer[weight]) {
-    assert(l->weight_layout[weight] == layout);
-    return l->weight_buffer[weight];
-  }
-  const Weight *w = &l->prog->module->weights.data[weight];
-  uint64_t bytes = layout == LAYOUT_PANEL ? panel_weight_bytes(&w->type)
-                                          : round_up((uint64_t)type_count(&w->type), PAD) * 4;
-  uint32_t b = program_buffer(l->prog, SPACE_WEIGHTS, w->name, bytes);
+  uint32_t *b = &l->weight_buffer[layout][weight];
 
-  *PUSH(l->arena, l->prog->items) = (Item){.layout = layout, .weight = weight, .buffer = b};
-  l->weight_layout[weight] = (uint8_t)layout;
-  return l->weight_buffer[weight] = b;
+  if (!*b) {
+    const Weight *w = &l->prog->module->weights.data[weight];
+    uint64_t bytes = layout == LAYOUT_PANEL ? panel_weight_bytes(&w->type)
+                                            : round_up((uint64_t)type_count(&w->type), PAD) * 4;
+    *b = program_buffer(l->prog, SPACE_WEIGHTS, w->name, bytes);
+    *PUSH(l->arena, l->prog->items) = (Item){.layout = layout, .weight = weight, .buffer = *b};
+  }
+  return *b;
 }
 
 static void place_leaf(Lower *l, Val v)
@@ -319,7 +317,8 @@ static LowerFn *family(Op op)
   case OP_reshape:
   case OP_transpose:
   case OP_slice:
-  case OP_concat: return lower_move;
+  case OP_concat:
+  case OP_output: return lower_move; /* an output of a constant */
   default: return NULL;
   }
 }
@@ -384,17 +383,40 @@ static bool report_unlowered(const Graph *g, Err *e)
   return len ? fail(e, "graph '%s': no lowering for %s", g->name, text) : true;
 }
 
-static void finish_outputs(Lower *l)
+static void add_io(Lower *l, Slice *list, const Node *n, uint32_t buffer)
 {
+  *PUSH(l->arena, l->prog->ios) = (Io){n->attr.name, n->type, buffer};
+  list->count++;
+}
+
+static void list_inputs(Lower *l)
+{
+  Entry *entry = &l->prog->entries.data[l->entry];
+
+  entry->inputs = (Slice){l->prog->ios.len, 0};
+  for (Val v = 1; v < l->g->nodes.len; v++)
+    if (graph_node(l->g, v)->op == OP_input)
+      add_io(l, &entry->inputs, graph_node(l->g, v), l->place[v].buffer);
+}
+
+/* Outputs live to the end. A state stays where it is. */
+static void list_outputs(Lower *l)
+{
+  Entry *entry = &l->prog->entries.data[l->entry];
+
+  entry->outputs = (Slice){l->prog->ios.len, 0};
   for (Val v = 1; v < l->g->nodes.len; v++) {
     const Node *n = graph_node(l->g, v);
     if (n->op != OP_output)
       continue;
-    const Place *p = &l->place[lower_base(l, graph_in(l->g, v, 0))];
-    if (p->kind != PLACE_ARENA)
-      continue; /* a state stays where it is */
-    l->prog->buffers.data[p->buffer].last = UINT32_MAX;
-    l->prog->entries.data[l->entry].logits_buffer = p->buffer;
+    const Place *p = n->launch ? &l->place[v] : &l->place[lower_base(l, graph_in(l->g, v, 0))];
+    uint32_t buffer = p->kind == PLACE_ARENA ? p->buffer : 0;
+    if (buffer) {
+      l->prog->buffers.data[buffer].last = UINT32_MAX;
+      if (!strcmp(n->attr.name, "logits"))
+        entry->logits_buffer = buffer;
+    }
+    add_io(l, &entry->outputs, n, buffer);
   }
 }
 
@@ -419,6 +441,7 @@ static bool lower_graph(Lower *l, const Graph *g)
     if (graph_node(g, v)->launch > last_launch)
       last_launch = graph_node(g, v)->launch;
   }
+  list_inputs(l);
   count_users(l);
   join_parts(&parts);
   for (uint32_t launch = 1; launch <= last_launch; launch++) {
@@ -430,12 +453,12 @@ static bool lower_graph(Lower *l, const Graph *g)
     if (n && !lower_launch(l, &parts, nodes, n))
       return false;
   }
-  finish_outputs(l);
+  list_outputs(l);
   p->entries.data[l->entry].launches = (Slice){first, p->launches.len - first};
   return true;
 }
 
-/* A weight that is both multiplied and read as a vector would need two copies. */
+/* Matrices of block types have no other layout than panels. */
 static bool check_weight_uses(const Module *m, Err *e)
 {
   for (uint32_t i = 0; i < m->graphs.len; i++) {
@@ -466,8 +489,8 @@ bool pass_lower(const Module *m, const Target *target, Program **out, Err *e)
   p->module = m;
   (void)program_buffer(p, SPACE_SCRATCH, "none", 0);
   p->buffers.len = 1;
-  l.weight_buffer = NEW_ARRAY(m->arena, uint32_t, m->weights.len);
-  l.weight_layout = NEW_ARRAY(m->arena, uint8_t, m->weights.len);
+  for (int i = 0; i < LAYOUT_RAW; i++)
+    l.weight_buffer[i] = NEW_ARRAY(m->arena, uint32_t, m->weights.len);
   l.state_buffer = NEW_ARRAY(m->arena, uint32_t, m->states.len);
   l.state_is_keys = NEW_ARRAY(m->arena, uint8_t, m->states.len);
   l.rope_buffer = NEW_ARRAY(m->arena, uint32_t, m->ropes.len);

@@ -39,19 +39,18 @@ typedef struct {
   const Graph *g;
   const Target *target;
   Err *e;
-  uint32_t entry;          /* index of the entry under construction */
-  uint32_t launch;         /* index of the launch within the entry */
-  unsigned lanes;          /* f32 lanes of a vector register */
-  Place *place;            /* per node of the graph */
-  uint32_t *users;         /* per node: how many nodes read it */
-  uint8_t *outside;        /* per node: read by another launch, or an output */
-  uint32_t *weight_buffer; /* per weight of the module: its buffer, 0 not yet placed */
-  uint8_t *weight_layout;
-  uint32_t *state_buffer; /* per state of the module */
-  uint8_t *state_is_keys; /* per state: stored in tiles of keys, transposed */
-  uint32_t *rope_buffer;  /* per rope spec */
-  Kernel *k;              /* under construction */
-  ARRAY(Bind) binds;      /* one for each of its parameters */
+  uint32_t entry;                      /* index of the entry under construction */
+  uint32_t launch;                     /* index of the launch within the entry */
+  unsigned lanes;                      /* f32 lanes of a vector register */
+  Place *place;                        /* per node of the graph */
+  uint32_t *users;                     /* per node: how many nodes read it */
+  uint8_t *outside;                    /* per node: read by another launch, or an output */
+  uint32_t *weight_buffer[LAYOUT_RAW]; /* by layout, per weight of the module: its buffer, 0 not yet placed */
+  uint32_t *state_buffer;              /* per state of the module */
+  uint8_t *state_is_keys;              /* per state: stored in tiles of keys, transposed */
+  uint32_t *rope_buffer;               /* per rope spec */
+  Kernel *k;                           /* under construction */
+  ARRAY(Bind) binds;                   /* one for each of its parameters */
 } Lower;
 
 /* ---- values */
