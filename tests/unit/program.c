@@ -43,8 +43,8 @@ static int unnamed_file(void)
 /* Runs the program with these words (cut at spaces) and this standard input. out_fd -1: collect. */
 static Result run_with(MiKernel *const *kernels, const char *words, const char *input, int out_fd)
 {
-  static char copy[1024];
-  char *argv[ARGS_MAX + 1] = {"some/where/count"};
+  static char copy[1024], name[] = "some/where/count";
+  char *argv[ARGS_MAX + 1] = {name};
   int argc = 1, out = out_fd < 0 ? unnamed_file() : out_fd, err = unnamed_file(), in = unnamed_file();
   Result r = {0};
 
