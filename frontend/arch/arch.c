@@ -15,7 +15,7 @@ static bool build(Model *m, const ArchOptions *opt, Built *b, Err *e)
 
   if (!f || !hyper_read(m, f, opt, &b->hyper, e))
     return false;
-  Keys keys = {m, f->name, e};
+  Keys keys = keys_of(m, f, e);
   b->module = module_new(&m->arena);
   b->used = NEW_ARRAY(&m->arena, bool, m->tensors.len);
   b->layers = NEW_ARRAY(&m->arena, Tensors, b->hyper.n_layer);

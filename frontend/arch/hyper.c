@@ -29,7 +29,7 @@ const Family *family_find(const Model *m, Err *e)
   int n = 0;
 
   if (!v || !meta_str(v, 0, &name)) {
-    fail(e, "%s: metadata 'general.architecture' is missing or no string", m->path);
+    fail(e, "%s: metadata 'general.architecture' is missing or no string", model_shown_path(m->path));
     return NULL;
   }
   for (uint32_t i = 0; i < COUNT(families); i++) {
@@ -37,12 +37,17 @@ const Family *family_find(const Model *m, Err *e)
       return &families[i];
     n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", families[i].name);
   }
-  fail(e, "%s: model family '%.*s' is not known; known families: %s", m->path,
+  fail(e, "%s: model family '%.*s' is not known; known families: %s", model_shown_path(m->path),
        (int)(name.len < 64 ? name.len : 64), name.data, known);
   return NULL;
 }
 
 /* ---- keys */
+
+Keys keys_of(Model *m, const Family *f, Err *e)
+{
+  return (Keys){m, model_shown_path(m->path), f->name, e};
+}
 
 typedef struct {
   char text[128];
@@ -70,14 +75,14 @@ static bool key_missing(const Keys *k, const char *key)
 {
   KeyName buf;
 
-  return fail(k->e, "%s: metadata '%s' is missing", k->model->path, full_key(k, key, &buf));
+  return fail(k->e, "%s: metadata '%s' is missing", k->path, full_key(k, key, &buf));
 }
 
 static bool key_kind(const Keys *k, const char *key, const char *want)
 {
   KeyName buf;
 
-  return fail(k->e, "%s: metadata '%s' must be %s", k->model->path, full_key(k, key, &buf), want);
+  return fail(k->e, "%s: metadata '%s' must be %s", k->path, full_key(k, key, &buf), want);
 }
 
 static bool in_range_u32(const Keys *k, const char *key, const Meta *v, uint64_t i, uint32_t lo, uint32_t hi,
@@ -89,7 +94,7 @@ static bool in_range_u32(const Keys *k, const char *key, const Meta *v, uint64_t
   if (!meta_u64(v, i, &n))
     return key_kind(k, key, "an integer of 0 or more");
   if (n < lo || n > hi)
-    return fail(k->e, "%s: metadata '%s' is %llu, must be %u to %u", k->model->path, full_key(k, key, &buf),
+    return fail(k->e, "%s: metadata '%s' is %llu, must be %u to %u", k->path, full_key(k, key, &buf),
                 (unsigned long long)n, lo, hi);
   *out = (uint32_t)n;
   return true;
@@ -118,7 +123,7 @@ bool key_item(const Keys *k, const char *key, uint32_t i, uint32_t lo, uint32_t 
   if (!v || v->type != META_ARRAY)
     return key_u32(k, key, lo, hi, missing, out);
   if (i >= v->count)
-    return fail(k->e, "%s: metadata '%s' has %llu items, must have one for each layer", k->model->path,
+    return fail(k->e, "%s: metadata '%s' has %llu items, must have one for each layer", k->path,
                 full_key(k, key, &buf), (unsigned long long)v->count);
   return in_range_u32(k, key, v, i, lo, hi, out);
 }
@@ -136,7 +141,7 @@ bool key_num(const Keys *k, const char *key, double lo, double hi, const double 
   }
   if (v->type == META_ARRAY || !meta_f64(v, 0, out))
     return key_kind(k, key, "a number");
-  return (*out >= lo && *out <= hi) || fail(k->e, "%s: metadata '%s' is %g, must be %g to %g", k->model->path,
+  return (*out >= lo && *out <= hi) || fail(k->e, "%s: metadata '%s' is %g, must be %g to %g", k->path,
                                             full_key(k, key, &buf), *out, lo, hi);
 }
 
@@ -156,7 +161,7 @@ static bool refuse_unknown(const Keys *k)
     if (!key_num(k, must_be_zero[i], -INFINITY, INFINITY, &zero, &v))
       return false;
     if (v != 0)
-      return fail(k->e, "%s: metadata '%s' is %g: this is not supported for family %s", k->model->path,
+      return fail(k->e, "%s: metadata '%s' is %g: this is not supported for family %s", k->path,
                   full_key(k, must_be_zero[i], &buf), v, k->prefix);
   }
   return true;
@@ -169,20 +174,19 @@ static bool read_vocab(const Keys *k, Hyper *h)
   uint32_t stated;
 
   if (!t)
-    return fail(k->e, "%s: tensor 'token_embd.weight' is missing", k->model->path);
+    return fail(k->e, "%s: tensor 'token_embd.weight' is missing", k->path);
   if (t->rank != 2 || t->dim[0] < 1 || t->dim[0] > MAX_IDS)
-    return fail(k->e, "%s: tensor 'token_embd.weight' must be a matrix of 1 to %d rows", k->model->path,
-                MAX_IDS);
+    return fail(k->e, "%s: tensor 'token_embd.weight' must be a matrix of 1 to %d rows", k->path, MAX_IDS);
   h->n_vocab = (uint32_t)t->dim[0];
   if (!key_u32(k, "vocab_size", 0, UINT32_MAX, &h->n_vocab, &stated))
     return false;
   if (stated != h->n_vocab)
-    return fail(k->e, "%s: metadata '%s.vocab_size' is %u, but 'token_embd.weight' has %u rows",
-                k->model->path, k->prefix, stated, h->n_vocab);
+    return fail(k->e, "%s: metadata '%s.vocab_size' is %u, but 'token_embd.weight' has %u rows", k->path,
+                k->prefix, stated, h->n_vocab);
   if (tokens && tokens->type == META_ARRAY && tokens->count > h->n_vocab)
     return fail(k->e,
                 "%s: metadata 'tokenizer.ggml.tokens' has %llu items, but 'token_embd.weight' has %u rows",
-                k->model->path, (unsigned long long)tokens->count, h->n_vocab);
+                k->path, (unsigned long long)tokens->count, h->n_vocab);
   return true;
 }
 
@@ -196,20 +200,20 @@ static bool read_head_size(const Keys *k, Hyper *h)
     if (h->width % n_head)
       return fail(
           k->e, "%s: width %u is no multiple of %u heads, and metadata '%s.attention.key_length' is missing",
-          k->model->path, h->width, n_head, k->prefix);
+          k->path, h->width, n_head, k->prefix);
     size = h->width / n_head;
   }
   if (!key_u32(k, "attention.key_length", 1, MAX_HEAD_SIZE, &size, &h->head_size) ||
       !key_u32(k, "attention.value_length", 1, MAX_HEAD_SIZE, &h->head_size, &value_size))
     return false;
   if (value_size != h->head_size)
-    return fail(k->e, "%s: metadata '%s.attention.value_length' is %u, must be as key_length, %u",
-                k->model->path, k->prefix, value_size, h->head_size);
+    return fail(k->e, "%s: metadata '%s.attention.value_length' is %u, must be as key_length, %u", k->path,
+                k->prefix, value_size, h->head_size);
   if (!key_u32(k, "rope.dimension_count", 2, h->head_size, &h->head_size, &h->rope_size))
     return false;
   if (h->rope_size % 2)
     return fail(k->e, "%s: %u elements of a head are rotated ('%s.rope.dimension_count'), must be even",
-                k->model->path, h->rope_size, k->prefix);
+                k->path, h->rope_size, k->prefix);
   h->attention_scale =
       1 / sqrt(h->n_layer == h->family->wide_layers ? (double)h->width / n_head : (double)h->head_size);
   return true;
@@ -229,7 +233,7 @@ static bool check_long_scale(const Keys *k, const Hyper *h)
   return scale == 0 || h->context <= original ||
          fail(k->e,
               "%s: a context above %u tokens is not supported ('%s.attention.temperature_scale'); %u asked",
-              k->model->path, original, k->prefix, h->context);
+              k->path, original, k->prefix, h->context);
 }
 
 static bool read_context(const Keys *k, const ArchOptions *opt, Hyper *h)
@@ -242,10 +246,9 @@ static bool read_context(const Keys *k, const ArchOptions *opt, Hyper *h)
   h->context = opt->context ? opt->context : own;
   h->prefill_tokens = opt->prefill_tokens;
   if (h->context > MAX_IDS)
-    return fail(k->e, "%s: a context of %u tokens, at most %d are possible", k->model->path, h->context,
-                MAX_IDS);
+    return fail(k->e, "%s: a context of %u tokens, at most %d are possible", k->path, h->context, MAX_IDS);
   if (h->prefill_tokens > h->context)
-    return fail(k->e, "%s: a prefill tile of %u tokens does not fit into a context of %u", k->model->path,
+    return fail(k->e, "%s: a prefill tile of %u tokens does not fit into a context of %u", k->path,
                 h->prefill_tokens, h->context);
   return check_long_scale(k, h);
 }
@@ -288,12 +291,12 @@ static bool read_layer(const Keys *k, const Hyper *h, uint32_t i, LayerHyper *l)
   return l->n_head % l->n_kv_head == 0 ||
          fail(k->e,
               "%s: %u heads in layer %u ('%s.attention.head_count') are no multiple of %u key/value heads",
-              k->model->path, l->n_head, i, k->prefix, l->n_kv_head);
+              k->path, l->n_head, i, k->prefix, l->n_kv_head);
 }
 
 bool hyper_read(Model *m, const Family *f, const ArchOptions *opt, Hyper *h, Err *e)
 {
-  Keys k = {m, f->name, e};
+  Keys k = keys_of(m, f, e);
   const double none = 0;
 
   *h = (Hyper){.family = f};

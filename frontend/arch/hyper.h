@@ -33,7 +33,7 @@ typedef struct {
 
 /* ---- the hyper-parameters, checked */
 enum {
-  MAX_LAYERS = 4096,
+  MAX_LAYERS = 1024,
   MAX_WIDTH = 1 << 20,
   MAX_HEADS = 1 << 14,
   MAX_HEAD_SIZE = 1 << 13,
@@ -61,10 +61,12 @@ bool hyper_read(Model *m, const Family *f, const ArchOptions *opt, Hyper *h, Err
 /* ---- metadata, by key below the family's name ("attention.head_count") */
 typedef struct {
   Model *model;
+  const char *path;   /* for messages */
   const char *prefix; /* the family's name */
   Err *e;
 } Keys;
 
+Keys keys_of(Model *m, const Family *f, Err *e);
 bool key_present(const Keys *k, const char *key);
 /* Integers and numbers within bounds. `missing` is the value of an absent key; without one
  * (NULL), the key must be there. */

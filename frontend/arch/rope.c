@@ -38,13 +38,13 @@ static bool read_scaling_type(const Keys *k, Scaling *out)
     return true;
   snprintf(key, sizeof key, "%s.rope.scaling.type", k->prefix);
   if (!meta_str(model_meta(k->model, key), 0, &name))
-    return fail(k->e, "%s: metadata '%s' must be a string", k->model->path, key);
+    return fail(k->e, "%s: metadata '%s' must be a string", k->path, key);
   for (uint32_t i = 0; i < COUNT(known); i++)
     if (str_eq(name, known[i].name)) {
       *out = known[i].scaling;
       return true;
     }
-  return fail(k->e, "%s: metadata '%s' is '%.*s'; none, linear and yarn are supported", k->model->path, key,
+  return fail(k->e, "%s: metadata '%s' is '%.*s'; none, linear and yarn are supported", k->path, key,
               (int)(name.len < 64 ? name.len : 64), name.data);
 }
 
@@ -94,13 +94,13 @@ static bool read_factors(const Keys *k, Rope *r, bool *used)
     return true;
   if (t->dtype != DT_F32 || t->rank != 1 || t->dim[0] != half)
     return fail(k->e, "%s: tensor 'rope_freqs.weight' must be f32[%u], one factor for each pair of elements",
-                k->model->path, half);
+                k->path, half);
   float *divide = NEW_ARRAY(&k->model->arena, float, half);
   dtype_to_float(DT_F32, t->data, divide, half);
   for (uint32_t i = 0; i < half; i++)
     if (!(fabsf(divide[i]) > 1e-6f && fabsf(divide[i]) < 1e6f))
       return fail(k->e, "%s: tensor 'rope_freqs.weight': item %u is %g, must be a factor other than 0",
-                  k->model->path, i, (double)divide[i]);
+                  k->path, i, (double)divide[i]);
   used[t - k->model->tensors.data] = true;
   r->divide = divide;
   return true;

@@ -30,6 +30,7 @@ static const Row table[] = {
 
 typedef struct {
   const Model *model;
+  const char *path;
   const Family *family;
   Module *out;
   bool *used;
@@ -79,14 +80,14 @@ static bool check(const Binder *b, const Tensor *t, uint32_t rank, const int64_t
   else
     snprintf(want, sizeof want, "[%lld,%lld] of floats or blocks", (long long)dim[0], (long long)dim[1]);
   if (!shape_is(t, rank, dim) || (rank == 1 ? t->dtype != DT_F32 : kind != DK_FLOAT && kind != DK_BLOCK))
-    return fail(b->e, "%s: tensor '%s' is %s, must be %s", b->model->path, t->name,
-                shape_text(t, is, sizeof is), want);
+    return fail(b->e, "%s: tensor '%s' is %s, must be %s", b->path, t->name, shape_text(t, is, sizeof is),
+                want);
   Type type = type_of(t->dtype, rank, dim);
   Err why = {0};
   if (!type_check(&type, &why))
-    return fail(b->e, "%s: tensor '%s': %s", b->model->path, t->name, why.text);
+    return fail(b->e, "%s: tensor '%s': %s", b->path, t->name, why.text);
   return t->bytes == dtype_bytes(t->dtype, (uint64_t)type_count(&type)) ||
-         fail(b->e, "%s: tensor '%s' has %llu bytes, which do not fit its shape", b->model->path, t->name,
+         fail(b->e, "%s: tensor '%s' has %llu bytes, which do not fit its shape", b->path, t->name,
               (unsigned long long)t->bytes);
 }
 
@@ -102,7 +103,7 @@ static bool bind(const Binder *b, const char *name, const char *suffix, Need nee
   snprintf(full, sizeof full, "%s%s%s", b->prefix, name, suffix);
   const Tensor *t = model_tensor(b->model, full);
   if (!t)
-    return need == NEED_MAY || fail(b->e, "%s: tensor '%s' is missing", b->model->path, full);
+    return need == NEED_MAY || fail(b->e, "%s: tensor '%s' is missing", b->path, full);
   if (!check(b, t, rank, dim))
     return false;
   b->used[t - b->model->tensors.data] = true;
@@ -135,7 +136,14 @@ static bool bind_part(const Binder *b, LayerPart part, Tensors *t)
 
 bool weights_bind_model(const Model *m, const Hyper *h, Module *out, bool *used, Tensors *t, Err *e)
 {
-  Binder b = {m, h->family, out, used, e, {[SIZE_VOCAB] = h->n_vocab, [SIZE_WIDTH] = h->width}, ""};
+  Binder b = {m,
+              model_shown_path(m->path),
+              h->family,
+              out,
+              used,
+              e,
+              {[SIZE_VOCAB] = h->n_vocab, [SIZE_WIDTH] = h->width},
+              ""};
 
   return bind_part(&b, PART_MODEL, t);
 }
@@ -148,7 +156,7 @@ static bool check_count(const Binder *b, uint32_t n_layer)
 
   snprintf(name, sizeof name, "blk.%u.attn_norm.weight", n_layer);
   return !model_tensor(b->model, name) ||
-         fail(b->e, "%s: tensor '%s' is there, but metadata '%s.block_count' is %u", b->model->path, name,
+         fail(b->e, "%s: tensor '%s' is there, but metadata '%s.block_count' is %u", b->path, name,
               b->family->name, n_layer);
 }
 
@@ -156,7 +164,7 @@ bool weights_bind_layer(const Model *m, const Hyper *h, uint32_t layer, Module *
                         Err *e)
 {
   const LayerHyper *l = &h->layer[layer];
-  Binder b = {m, h->family, out, used, e, {0}, ""};
+  Binder b = {m, model_shown_path(m->path), h->family, out, used, e, {0}, ""};
 
   b.size[SIZE_WIDTH] = h->width;
   b.size[SIZE_HEAD] = h->head_size;
