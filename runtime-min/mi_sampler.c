@@ -61,13 +61,15 @@ void mi_sampler_init(MiSampler *s, const MiSamplerOptions *options, uint32_t n_v
 static double exp_negative(double x)
 {
   static const double ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
+  static const double inverse[] = {1.0 / 13, 1.0 / 12, 1.0 / 11, 1.0 / 10, 1.0 / 9, 1.0 / 8, 1.0 / 7,
+                                   1.0 / 6,  1.0 / 5,  1.0 / 4,  1.0 / 3,  1.0 / 2, 1};
 
   if (!(x > -700))
     return 0;
   int k = (int)(x * 1.4426950408889634 - 0.5);
   double r = x - k * ln2_high - k * ln2_low, sum = 1;
-  for (int i = 13; i > 0; i--)
-    sum = 1 + sum * r / i;
+  for (size_t i = 0; i < sizeof inverse / sizeof *inverse; i++)
+    sum = 1 + sum * r * inverse[i];
   union {
     uint64_t bits;
     double value;

@@ -97,8 +97,8 @@ static int by_logit(const void *a, const void *b)
 /* Draws many times at a high temperature: everything drawn is among the k best, and all of them appear. */
 Test(sampler, top_k_keeps_the_k_best)
 {
-  static const int sizes[][2] = {{1000, 5},   {1000, 499}, {1000, 500}, {1000, 501},
-                                 {1000, 999}, {17, 16},    {300, 40}};
+  static const int sizes[][2] = {{200, 5},   {200, 99}, {200, 100}, {200, 101},
+                                 {200, 199}, {17, 16},  {1000, 40}};
 
   for (size_t c = 0; c < sizeof sizes / sizeof *sizes; c++) {
     uint32_t n = (uint32_t)sizes[c][0], k = (uint32_t)sizes[c][1];
@@ -115,7 +115,7 @@ Test(sampler, top_k_keeps_the_k_best)
     }
     sorting = l;
     qsort(order, n, sizeof *order, by_logit);
-    for (int i = 0; i < 20000; i++)
+    for (int i = 0; i < 5000; i++)
       drawn[mi_sampler_next(&f.s, l, NULL, 0)] = 1;
     for (uint32_t i = 0; i < n; i++)
       cr_assert_eq(drawn[order[i]], i < k, "n %u, k %u: rank %u", n, k, i);
