@@ -475,8 +475,11 @@ static const char head_text[] =
     "#elif defined(__GNUC__)\n"
     "#pragma GCC optimize(\"fp-contract=off\")\n"
     "#endif\n"
-    "#ifdef __GNUC__\n"
+    "#ifdef __GNUC__\n" /* constants may be folded into what looks like a slip; gcc forgets the cast of a
+                           shift */
     "#pragma GCC diagnostic ignored \"-Wtautological-compare\"\n"
+    "#pragma GCC diagnostic ignored \"-Wshift-overflow\"\n"
+    "#pragma GCC diagnostic ignored \"-Wshift-negative-value\"\n"
     "#endif\n"
     "#define EACH(n) for (int l = 0; l < (n); l++)\n\n"
     "typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);\n";
