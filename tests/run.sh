@@ -32,6 +32,10 @@ echo "== build: clang, sanitizers"
 cmake -G Ninja -B build-asan -DCMAKE_C_COMPILER=clang-19 -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS=-O1 -DMICC_SANITIZE=ON
 cmake --build build-asan
 
+echo "== build: without LLVM"
+cmake -G Ninja -B build-c -DCMAKE_BUILD_TYPE=Release -DMICC_LLVM=OFF
+cmake --build build-c --target micc
+
 echo "== unit tests, with sanitizers"
 test_build build-asan -L unit
 echo "== all tests"
