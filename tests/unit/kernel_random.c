@@ -13,8 +13,6 @@
 #include "codegen/tcc.h"
 #endif
 
-#include "tests/unit/support/kernel_gen.c"
-
 enum { BATCH = 24 };
 
 typedef void KernelFn(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);

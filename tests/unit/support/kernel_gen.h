@@ -1,5 +1,5 @@
 /* kernel_gen.h - random kernels that verify, touch only their buffers and have one right answer, to hold
- * a printer against the interpreter. Include kernel_gen.c where it is used.
+ * a printer against the interpreter.
  *
  *   for (uint64_t seed = 1; seed < 100; seed++) {
  *     Arena a = {0};
