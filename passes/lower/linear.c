@@ -211,39 +211,6 @@ static void dot_group(const Linear *c, DotPlan plan, Dot *d, KVal code, KVal x)
   }
 }
 
-/* ---- codes of a group of 32 columns, unpacked in registers */
-
-static KVal code_bytes(const Linear *c, uint16_t w, KVal at, int64_t off, unsigned i)
-{
-  return k_load(c->l->k, vec(c, KE_u8, 4), w, at, off + i * c->lanes * 4);
-}
-
-static KVal move_bits(Kernel *k, KVal v, int from, int to)
-{
-  return to > from ? k_shift(k, K_shl, v, to - from) : from > to ? k_shift(k, K_shr, v, from - to) : v;
-}
-
-/* The codes of columns 4g .. 4g+3 for vector i of the panel's rows; `at` is where the group's codes start. */
-static KVal unpack(const Linear *c, uint16_t w, DType t, KVal at, unsigned g, unsigned i)
-{
-  Kernel *k = c->l->k;
-  const PanelSpec *s = panel_spec(t);
-  PanelOffsets o = panel_offsets(t);
-  KType u8 = vec(c, KE_u8, 4);
-
-  if (s->low_bits == 8)
-    return code_bytes(c, w, at, g * 64, i);
-  KVal low = code_bytes(c, w, at, g % 4 * 64, i);
-  low = g < 4 ? k_op2(k, K_and, low, k_int(k, u8, 15)) : k_shift(k, K_shr, low, 4);
-  if (!s->high_bits)
-    return low;
-  bool one = s->high_bits == 1;
-  KVal h = code_bytes(c, w, at, o.high + (one ? 0 : g / 4 * 64), i);
-  int bit = one ? (int)g : (int)(g % 4) * 2;
-  h = k_op2(k, K_and, h, k_int(k, u8, (one ? 1 : 3) << bit));
-  return k_op2(k, K_or, low, move_bits(k, h, bit, 4));
-}
-
 /* ---- a group of 32 columns for the whole tile */
 
 typedef struct {
@@ -315,7 +282,7 @@ static void group_sums(const Linear *c, Group *g, Sums *s)
     for (unsigned n = h * per_sub; n < (h + 1) * per_sub; n++) {
       KVal code[MAX_VEC];
       for (unsigned i = 0; i < c->vecs; i++)
-        code[i] = unpack(c, g->w, g->dtype, g->codes, n, i);
+        code[i] = lower_codes(c->l, g->w, g->dtype, g->codes, i * c->lanes * 4, n, c->lanes * 4);
       for (unsigned m = 0; m < c->tile; m++) {
         KVal x = act_dword(c, g, q_at, m, n);
         for (unsigned i = 0; i < c->vecs; i++)

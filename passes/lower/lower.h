@@ -90,6 +90,10 @@ KVal idx_add(Kernel *k, KVal a, KVal b);
 typedef void LaneFn(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes);
 void lower_columns(Lower *l, int64_t n, LaneFn *fn, void *ctx);
 
+/* The codes (u8) of columns 4g .. 4g+3 for `bytes` / 4 rows of a panel, unpacked in registers. `at` + off is where
+ * the group's codes for the first of these rows start; see panel.h. */
+KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g, unsigned bytes);
+
 /* ---- one function for each family: lowers the nodes of one part of a launch */
 bool lower_rows(Lower *l, const Val *nodes, uint32_t n);
 bool lower_linear(Lower *l, const Val *nodes, uint32_t n);

@@ -6,15 +6,16 @@
 enum { ROWS = 16, GROUP = 32 };
 
 static const PanelSpec specs[DT_COUNT] = {
-    [DT_Q4_0] = {4, 0, false, 0, false}, [DT_Q4_1] = {4, 0, true, 0, false},
-    [DT_Q5_0] = {4, 1, false, 0, false}, [DT_Q5_1] = {4, 1, true, 0, false},
-    [DT_Q8_0] = {8, 0, false, 0, false}, [DT_Q4_K] = {4, 0, true, 32, true},
-    [DT_Q5_K] = {4, 1, true, 32, true},  [DT_Q6_K] = {4, 2, false, 16, false},
+    /*            planes   min    sub  sub_min */
+    [DT_Q4_0] = {{4, 0}, false, 0, false}, [DT_Q4_1] = {{4, 0}, true, 0, false},
+    [DT_Q5_0] = {{4, 1}, false, 0, false}, [DT_Q5_1] = {{4, 1}, true, 0, false},
+    [DT_Q8_0] = {{8, 0}, false, 0, false}, [DT_Q4_K] = {{4, 0}, true, 32, true},
+    [DT_Q5_K] = {{4, 1}, true, 32, true},  [DT_Q6_K] = {{4, 2}, false, 16, false},
 };
 
 const PanelSpec *panel_spec(DType t)
 {
-  return specs[t].low_bits ? &specs[t] : NULL;
+  return specs[t].planes[0] ? &specs[t] : NULL;
 }
 
 PanelOffsets panel_offsets(DType t)
@@ -27,8 +28,7 @@ PanelOffsets panel_offsets(DType t)
   o.sub_scale = o.min + (s->min ? ROWS * 2 : 0);
   o.sub_min = o.sub_scale + subs * ROWS;
   o.codes = o.sub_min + (s->sub_min ? subs * ROWS : 0);
-  o.high = GROUP * ROWS * s->low_bits / 8;
-  o.group_bytes = o.high + (uint32_t)(GROUP * ROWS * s->high_bits / 8);
+  o.group_bytes = (uint32_t)PIECE * (s->planes[0] + s->planes[1]);
   o.block_bytes = o.codes + block / GROUP * o.group_bytes;
   return o;
 }
@@ -51,26 +51,20 @@ static void put16(uint8_t *p, uint16_t v)
   p[1] = (uint8_t)(v >> 8);
 }
 
-/* The codes of one row in one group of 32 columns. */
-static void pack_codes(const PanelSpec *s, const int16_t *code, int lo, uint32_t row, uint8_t *out,
-                       uint32_t high)
+/* The codes of one row in one group of 32 columns; `out` is at the row's first byte. */
+static void pack_codes(const PanelSpec *s, const int16_t *code, int lo, uint8_t *out)
 {
-  uint8_t c[GROUP];
+  int shift = 0;
 
-  for (int i = 0; i < GROUP; i++)
-    c[i] = (uint8_t)(code[i] - lo);
-  if (s->low_bits == 8) {
-    for (int g = 0; g < 8; g++)
-      memcpy(out + g * 64 + row * 4, c + 4 * g, 4);
-    return;
+  for (int p = 0; p < 2 && s->planes[p]; p++) {
+    int bits = s->planes[p], mask = (1 << bits) - 1;
+    for (int i = 0; i < GROUP; i++) {
+      int g = i / 4, field = (code[i] - lo) >> shift & mask;
+      out[g * bits / 8 * PIECE + i % 4] |= (uint8_t)(field << g * bits % 8);
+    }
+    out += bits * PIECE;
+    shift += bits;
   }
-  for (int i = 0; i < 16; i++)
-    out[i / 4 * 64 + (int)row * 4 + i % 4] = (uint8_t)((c[i] & 15) | (c[i + 16] & 15) << 4);
-  uint8_t *h = out + high + row * 4;
-  for (int i = 0; s->high_bits == 1 && i < GROUP; i++)
-    h[i % 4] |= (uint8_t)(c[i] >> 4 << i / 4);
-  for (int i = 0; s->high_bits == 2 && i < GROUP; i++)
-    h[i / 16 * 64 + i % 4] |= (uint8_t)(c[i] >> 4 << i / 4 % 4 * 2);
 }
 
 static void pack_block(DType t, const uint8_t *src, uint32_t row, uint8_t *out)
@@ -90,7 +84,7 @@ static void pack_block(DType t, const uint8_t *src, uint32_t row, uint8_t *out)
       out[o.sub_min + i * ROWS + row] = b.sub_min[i];
   }
   for (uint32_t g = 0; g < block / GROUP; g++)
-    pack_codes(s, b.code + g * GROUP, dtype_info[t].lo, row, out + o.codes + g * o.group_bytes, o.high);
+    pack_codes(s, b.code + g * GROUP, dtype_info[t].lo, out + o.codes + g * o.group_bytes + row * 4);
 }
 
 static void pack_floats(const Weight *w, int64_t first, int64_t rows, uint8_t *out)

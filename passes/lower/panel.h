@@ -1,32 +1,33 @@
 /* panel.h - the layout of a matrix: panels of 16 rows side by side, so that lanes are rows.
  *
  * Floats: for each column the 16 rows' values, in the file's own 16 or 32 bits.
+ *
  * Block types: for each block of 16 rows, one after the other
- *     16 x f16 d;  [16 x f16 minimum or dmin];  [groups x 16 bytes of sub-scales];  [groups x 16 of
- * sub-minima]; then for each 32 columns: codes, low part first, then high bits. Codes are stored as code -
- * lo, so that they are unsigned. Low 4 bits: four pieces of 64 bytes; byte row*4 + j of piece q holds the
- * code of column 4q + j, and in its high nibble that of column 16 + 4q + j. 8 bits: eight pieces, byte row*4
- * + j of piece g holds column 4g + j. The fifth bit: 64 bytes, bit g of byte row*4 + j belongs to column 4g +
- * j. Bits five and six: two pieces; bits 2f, 2f+1 of byte row*4 + j of piece h belong to column 16h + 4f + j.
- */
+ *   16 x f16 d;  [16 x f16 minimum or dmin];  [groups x 16 bytes of sub-scales];  [groups x 16 of sub-minima];
+ *   then for each group of 32 columns its codes.
+ * Codes are stored as code - lo, so that they are unsigned, and cut in planes of 8, 4, 2 or 1 bits, lowest bits
+ * first: a 6-bit code has a plane of 4 and one of 2. The 32 columns of a group are 8 fours g = 0 .. 7. A plane of
+ * b bits has b pieces of 64 bytes, each with 8 / b successive fours: byte row*4 + j of piece g*b/8 holds column 4g + j,
+ * at bit g*b % 8. */
 #ifndef MICC_PANEL_H
 #define MICC_PANEL_H
 
 #include "ir/graph.h"
 
 typedef struct {
-  uint8_t low_bits, high_bits; /* of a code */
-  bool min;                    /* an f16 minimum (added), or dmin where there are sub-minima */
-  uint8_t sub;                 /* columns that share a sub-scale; 0: none */
-  bool sub_min;                /* sub-minima too (subtracted) */
+  uint8_t planes[2]; /* bits of each; 0: none */
+  bool min;          /* an f16 minimum (added), or dmin where there are sub-minima */
+  uint8_t sub;       /* columns that share a sub-scale; 0: none */
+  bool sub_min;      /* sub-minima too (subtracted) */
 } PanelSpec;
 
 const PanelSpec *panel_spec(DType t); /* NULL for floats */
 
+enum { PIECE = 64 };
+
 /* Byte offsets within a block of 16 rows. */
 typedef struct {
   uint32_t min, sub_scale, sub_min, codes; /* from the start of the block */
-  uint32_t high;                           /* from the start of a group's codes */
   uint32_t group_bytes, block_bytes;
 } PanelOffsets;
 PanelOffsets panel_offsets(DType t);

@@ -45,28 +45,6 @@ static KVal small_at(const Embed *m, KVal at, int64_t off, KElem e)
   return k_cast(k, KE_f32, k_cast(k, KE_i32, v));
 }
 
-/* The codes of columns 4g .. 4g+3 of the row. */
-static KVal four_codes(const Embed *m, KVal codes, unsigned g)
-{
-  Kernel *k = m->l->k;
-  const PanelSpec *s = panel_spec(m->t);
-  PanelOffsets o = panel_offsets(m->t);
-  KType u8 = ktype(KE_u8, 4);
-  KVal at = idx_add(k, codes, idx_mul(k, m->lane, 4));
-
-  if (s->low_bits == 8)
-    return k_load(k, u8, m->w, at, g * 64);
-  KVal c = k_load(k, u8, m->w, at, g % 4 * 64);
-  c = g < 4 ? k_op2(k, K_and, c, k_int(k, u8, 15)) : k_shift(k, K_shr, c, 4);
-  if (!s->high_bits)
-    return c;
-  bool one = s->high_bits == 1;
-  int bit = one ? (int)g : (int)(g % 4) * 2;
-  KVal h = k_load(k, u8, m->w, at, o.high + (one ? 0 : g / 4 * 64));
-  h = k_op2(k, K_and, k_shift(k, K_shr, h, bit), k_int(k, u8, one ? 1 : 3));
-  return k_op2(k, K_or, c, k_shift(k, K_shl, h, 4));
-}
-
 static void block_row(const Embed *m, int64_t columns)
 {
   Kernel *k = m->l->k;
@@ -83,6 +61,7 @@ static void block_row(const Embed *m, int64_t columns)
   KVal sub_at = idx_add(k, at, idx_mul(k, j, subs * PANEL_ROWS));
   KVal y = idx_add(k, m->y_at, idx_mul(k, idx_add(k, idx_mul(k, b, groups), j), QBLOCK));
 
+  codes = idx_add(k, codes, idx_mul(k, m->lane, 4));
   for (unsigned g = 0; g < 8; g++) {
     KVal scale = d, lowest = min;
     if (s->sub)
@@ -91,7 +70,7 @@ static void block_row(const Embed *m, int64_t columns)
                              s->sub_min ? KE_u8 : KE_i8));
     if (s->sub_min)
       lowest = k_op1(k, K_neg, k_op2(k, K_mul, min, small_at(m, sub_at, o.sub_min, KE_u8)));
-    KVal c = k_cast(k, KE_i32, four_codes(m, codes, g));
+    KVal c = k_cast(k, KE_i32, lower_codes(m->l, m->w, m->t, codes, 0, g, 4));
     if (zero)
       c = k_op2(k, K_sub, c, k_int(k, ktype(KE_i32, 4), zero));
     KVal v = k_op2(k, K_mul, k_cast(k, KE_f32, c), k_splat(k, f4, scale));
