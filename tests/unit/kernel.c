@@ -341,6 +341,47 @@ Test(kernel, c_computes_the_table)
   arena_free(&a);
 }
 
+/* Every f16, and floats around every rounding step, against dtype.c. */
+Test(kernel, c_rounds_halves)
+{
+  static const uint16_t low[] = {0, 1, 0xfff, 0x1000, 0x1001, 0x7fff, 0x8000, 0xefff, 0xf000, 0xf001, 0xffff};
+  static uint16_t half[65536], rounded[65536];
+  static float wide[65536], value[65536];
+  Arena a = {0};
+  Err e = {0};
+  Text t = {.arena = &a};
+  const Kernel *k = parse(&a, "kernel halves (h: f16, x: f32, y: f32 write, z: f16 write) {\n"
+                              "  %1 = grid idx\n"
+                              "  %2 = load f16 h[%1]\n"
+                              "  %3 = cast f32 %2\n"
+                              "  store y[%1], %3\n"
+                              "  %4 = load f32 x[%1]\n"
+                              "  %5 = cast f16 %4\n"
+                              "  store z[%1], %5\n"
+                              "}\n");
+
+  cr_assert(c_print_kernels(&k, 1, &t, &e), "%s", e.text);
+  TccJit *jit = tcc_jit(t.data, &e);
+  cr_assert(jit, "%s", e.text);
+  KernelFn **kernels = tcc_jit_symbol(jit, "mi_kernels");
+  for (unsigned round = 0; round < COUNT(low); round++) {
+    for (uint32_t i = 0; i < 65536; i++) {
+      uint32_t bits = i << 16 | low[round];
+      half[i] = (uint16_t)i;
+      memcpy(&wide[i], &bits, 4);
+    }
+    void *buf[] = {half, wide, value, rounded};
+    kernels[0]((uint8_t **)buf, (int32_t[]){0, 1}, 0, 65536);
+    for (uint32_t i = 0; i < 65536; i++) {
+      float want = f16_to_f32(half[i]);
+      cr_assert(equal_values(KE_f32, (uint8_t *)&want, (uint8_t *)&value[i]), "f16 %04x", i);
+      cr_assert(isnan(wide[i]) || rounded[i] == f32_to_f16(wide[i]), "%a", (double)wide[i]);
+    }
+  }
+  tcc_jit_free(jit);
+  arena_free(&a);
+}
+
 Test(kernel, tcc_reports_errors)
 {
   Err e = {0};

@@ -13,7 +13,7 @@
 #include "codegen/tcc.h"
 #endif
 
-enum { BATCH = 24 };
+enum { BATCH = 16 };
 
 typedef void KernelFn(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);
 
@@ -91,7 +91,7 @@ static void run_batch(Arena *a, const KernelGen *g, KernelFn *const *kernels, co
 #if MICC_HAVE_TCC
 Test(kernel_random, libtcc)
 {
-  for (uint64_t first = 1; first < 16 * BATCH; first += BATCH) {
+  for (uint64_t first = 1; first < 20 * BATCH; first += BATCH) {
     Arena a = {0};
     Err e = {0};
     KernelGen g[BATCH];
