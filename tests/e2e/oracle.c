@@ -202,7 +202,7 @@ static void run_model(const ModelCase *c)
 
 /* ---- one architecture of suites/gguf-archs (its README says which tokens) */
 
-static const char *const archs[] = {"llama-dense", "mistral3-dense", "qwen2-dense"};
+static const char *const archs[] = {"llama-dense", "mistral3-dense", "qwen2-dense", "qwen3-dense"};
 
 static void run_arch(const char *name)
 {
