@@ -20,7 +20,7 @@ typedef struct {
 } Decoder;
 
 typedef struct {
-  uint32_t index;
+  uint32_t index, first_state; /* in the module's states */
   const LayerHyper *h;
   const Tensors *t;
   bool states_only; /* nothing but this layer's states is wanted */
@@ -128,13 +128,19 @@ static Val rotated(Decoder *d, const Layer *l, Val x)
   return emit(d, OP_rope, (Val[]){x, rope_table(d, l)}, 2, style, NULL);
 }
 
-/* States stand in the module as k.0, v.0, k.1, v.1 ... */
+static void attention_states(Module *m, const Hyper *h, uint32_t i)
+{
+  Type t = type_of(DT_F32, 3, (int64_t[]){h->context, h->layer[i].n_kv_head, h->head_size});
+
+  *PUSH(m->arena, m->states) = (State){arena_printf(m->arena, "k.%u", i), t};
+  *PUSH(m->arena, m->states) = (State){arena_printf(m->arena, "v.%u", i), t};
+}
+
 static Val updated(Decoder *d, uint32_t state, Val value)
 {
   Val old = emit(d, OP_state, NULL, 0, (Attr){.index = state}, &d->m->states.data[state].type);
-  Val v = emit(d, OP_update, (Val[]){old, value, d->pos}, 3, (Attr){0}, NULL);
 
-  return v;
+  return emit(d, OP_update, (Val[]){old, value, d->pos}, 3, (Attr){0}, NULL);
 }
 
 static Val attention_scores(Decoder *d, const Layer *l, Val q, Val k, Val v)
@@ -150,7 +156,7 @@ static Val attention_scores(Decoder *d, const Layer *l, Val q, Val k, Val v)
 static Val attention(Decoder *d, const Layer *l, Val x)
 {
   const Tensors *t = l->t;
-  uint32_t k_state = 2 * l->index, v_state = k_state + 1;
+  uint32_t k_state = l->first_state, v_state = k_state + 1;
   Val q = 0;
 
   if (!l->states_only) {
@@ -188,21 +194,25 @@ static Val gated(Decoder *d, const Layer *l, Val x)
 
 /* ---- the stack */
 
-static Val (*const parts[])(Decoder *, const Layer *, Val) = {
-    [PART_attention] = attention,
-    [PART_gated] = gated,
+/* What a layer can be made of. A mixer may keep states; its build() gives 0 if only they are wanted. */
+static const struct {
+  Val (*build)(Decoder *, const Layer *, Val);
+  void (*add_states)(Module *, const Hyper *, uint32_t layer);
+} parts[] = {
+    [PART_attention] = {attention, attention_states},
+    [PART_gated] = {gated, NULL},
 };
 
 static Val layer(Decoder *d, const Layer *l, Val x)
 {
   place(d, l, "attn_norm");
-  Val y = parts[l->h->mixer](d, l, norm(d, x, l->t->mix_norm));
+  Val y = parts[l->h->mixer].build(d, l, norm(d, x, l->t->mix_norm));
   if (l->states_only)
     return 0;
   place(d, l, "attn_post");
   x = emit2(d, OP_add, x, norm(d, y, l->t->mix_post));
   place(d, l, "ffn_norm");
-  y = parts[l->h->ffn](d, l, norm(d, x, l->t->ffn_norm));
+  y = parts[l->h->ffn].build(d, l, norm(d, x, l->t->ffn_norm));
   place(d, l, "ffn_post");
   return emit2(d, OP_add, x, norm(d, y, l->t->ffn_post));
 }
@@ -231,7 +241,7 @@ static void head(Decoder *d, const Tensors *t, Val x)
 }
 
 static void build_graph(Module *m, const Hyper *h, const Tensors *model, const Tensors *layers,
-                        const char *name, uint32_t n_tokens, bool with_head)
+                        const uint32_t *first_state, const char *name, uint32_t n_tokens, bool with_head)
 {
   Decoder d = {.h = h, .m = m, .g = graph_new(m, name, n_tokens)};
   Type tokens = type_of(DT_I32, 1, (int64_t[]){n_tokens}), pos = type_of(DT_I32, 0, NULL);
@@ -240,26 +250,23 @@ static void build_graph(Module *m, const Hyper *h, const Tensors *model, const T
   d.pos = emit(&d, OP_input, NULL, 0, (Attr){.name = "pos"}, &pos);
   Val x = embedded(&d, model);
   for (uint32_t i = 0; i < h->n_layer; i++) {
-    Layer l = {i, &h->layer[i], &layers[i], !with_head && i == h->n_layer - 1};
+    Layer l = {i, first_state[i], &h->layer[i], &layers[i], !with_head && i == h->n_layer - 1};
     x = layer(&d, &l, x);
   }
   if (with_head)
     head(&d, model, x);
 }
 
-static void add_states(Module *m, const Hyper *h)
-{
-  for (uint32_t i = 0; i < h->n_layer; i++) {
-    Type t = type_of(DT_F32, 3, (int64_t[]){h->context, h->layer[i].n_kv_head, h->head_size});
-    *PUSH(m->arena, m->states) = (State){arena_printf(m->arena, "k.%u", i), t};
-    *PUSH(m->arena, m->states) = (State){arena_printf(m->arena, "v.%u", i), t};
-  }
-}
-
 void decoder_build(Module *out, const Hyper *h, const Tensors *model, const Tensors *layers)
 {
-  add_states(out, h);
-  build_graph(out, h, model, layers, "decode", 1, true);
+  uint32_t *first_state = NEW_ARRAY(out->arena, uint32_t, h->n_layer);
+
+  for (uint32_t i = 0; i < h->n_layer; i++) {
+    first_state[i] = out->states.len;
+    if (parts[h->layer[i].mixer].add_states)
+      parts[h->layer[i].mixer].add_states(out, h, i);
+  }
+  build_graph(out, h, model, layers, first_state, "decode", 1, true);
   if (h->prefill_tokens)
-    build_graph(out, h, model, layers, "prefill", h->prefill_tokens, false);
+    build_graph(out, h, model, layers, first_state, "prefill", h->prefill_tokens, false);
 }
