@@ -165,6 +165,11 @@ void dtype_block_parts(DType t, const void *src, BlockParts *b)
     memcpy(b->sub_scale, p + 192, 16);
     b->d = get16(p + 208);
     break;
+  case DT_TQ2_0:
+    for (int i = 0; i < 256; i++)
+      b->code[i] = (int16_t)(p[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3);
+    b->d = get16(p + 64);
+    break;
   default: memset(b, 0, sizeof *b);
   }
 }

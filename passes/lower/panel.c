@@ -7,10 +7,11 @@ enum { ROWS = 16, GROUP = 32 };
 
 static const PanelSpec specs[DT_COUNT] = {
     /*            planes   min    sub  sub_min */
-    [DT_Q4_0] = {{4, 0}, false, 0, false}, [DT_Q4_1] = {{4, 0}, true, 0, false},
-    [DT_Q5_0] = {{4, 1}, false, 0, false}, [DT_Q5_1] = {{4, 1}, true, 0, false},
-    [DT_Q8_0] = {{8, 0}, false, 0, false}, [DT_Q4_K] = {{4, 0}, true, 32, true},
-    [DT_Q5_K] = {{4, 1}, true, 32, true},  [DT_Q6_K] = {{4, 2}, false, 16, false},
+    [DT_Q4_0] = {{4, 0}, false, 0, false},  [DT_Q4_1] = {{4, 0}, true, 0, false},
+    [DT_Q5_0] = {{4, 1}, false, 0, false},  [DT_Q5_1] = {{4, 1}, true, 0, false},
+    [DT_Q8_0] = {{8, 0}, false, 0, false},  [DT_Q4_K] = {{4, 0}, true, 32, true},
+    [DT_Q5_K] = {{4, 1}, true, 32, true},   [DT_Q6_K] = {{4, 2}, false, 16, false},
+    [DT_TQ2_0] = {{2, 0}, false, 0, false},
 };
 
 const PanelSpec *panel_spec(DType t)

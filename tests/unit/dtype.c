@@ -182,6 +182,13 @@ static double q6_k(const uint8_t *p, int i)
   return half_at(p + 208) * (scale < 128 ? scale : scale - 256) * code;
 }
 
+/* Each half of 128 values: 32 bytes with four values each, 32 apart. */
+static double tq2_0(const uint8_t *p, int i)
+{
+  int byte = p[i / 128 * 32 + i % 32], row = i % 128 / 32;
+  return half_at(p + 64) * (byte / (1 << 2 * row) % 4 - 1);
+}
+
 static const struct {
   DType type;
   double (*value)(const uint8_t *p, int i);
@@ -189,6 +196,7 @@ static const struct {
 } blocks[] = {
     {DT_Q4_0, q4_0, {0, 0}}, {DT_Q4_1, q4_1, {0, 2}}, {DT_Q5_0, q5_0, {0, 0}}, {DT_Q5_1, q5_1, {0, 2}},
     {DT_Q8_0, q8_0, {0, 0}}, {DT_Q4_K, q4_k, {0, 2}}, {DT_Q5_K, q5_k, {0, 2}}, {DT_Q6_K, q6_k, {208, 208}},
+    {DT_TQ2_0, tq2_0, {64, 64}},
 };
 
 static uint32_t next_random(uint32_t *state)
@@ -257,6 +265,7 @@ Test(dtype, found_by_gguf_id_and_by_name)
   } known[] = {
       {0, DT_F32},  {1, DT_F16},   {2, DT_Q4_0},  {3, DT_Q4_1},  {6, DT_Q5_0}, {7, DT_Q5_1},
       {8, DT_Q8_0}, {12, DT_Q4_K}, {13, DT_Q5_K}, {14, DT_Q6_K}, {26, DT_I32}, {30, DT_BF16},
+      {35, DT_TQ2_0},
   };
   int found = 0;
 

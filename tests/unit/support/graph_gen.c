@@ -43,6 +43,7 @@ static const struct {
     {DT_Q5_0, 0, 0xffff, 16},  {DT_Q5_1, 0, 2, 31},
     {DT_Q8_0, 0, 0xffff, 127}, {DT_Q4_K, 0, 2, 15 * 32},
     {DT_Q5_K, 0, 2, 31 * 32},  {DT_Q6_K, 208, 0xffff, 32 * 64},
+    {DT_TQ2_0, 64, 0xffff, 2},
 };
 
 static void put_f16(uint8_t *p, double v)
