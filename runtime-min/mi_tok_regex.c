@@ -74,8 +74,8 @@ static size_t next_try(const MiRegex *r, uint32_t k, const char *s, size_t from,
 
   while (at < end) {
     size_t before = at;
-    uint32_t class = read_class(r, s, &at, end), to = next[state * row + class];
-    if (before > from && to != next[MI_REGEX_START * row + class])
+    uint32_t cls = read_class(r, s, &at, end), to = next[state * row + cls];
+    if (before > from && to != next[MI_REGEX_START * row + cls])
       return before;
     if (to == MI_REGEX_DEAD)
       break;
