@@ -25,7 +25,7 @@ size_t mi_tok_piece(const void *table, int32_t id, int first, char *out, size_t 
 typedef struct {
   char pending[4];
   uint8_t n_pending;
-  uint8_t started;
+  uint8_t started; /* 0: the next token begins the text. Set it to 1 to show a continuation by itself. */
 } MiDecoder;
 size_t mi_tok_decode(const void *table, MiDecoder *d, int32_t id, char *out, size_t cap); /* cap >= 1024 */
 size_t mi_tok_flush(MiDecoder *d, char *out, size_t cap);
