@@ -5,11 +5,13 @@
  * last in the file. Its load segment is then stretched over the real image, which is written in the page's
  * place: the system maps weights straight from the program's file, however large, and nothing is read before
  * it is used. Source: System V ABI, ELF-64 object file format. */
+#define _GNU_SOURCE
 #include "codegen/package.h"
 
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -29,6 +31,21 @@ static const uint64_t image_address = 0x1000000000; /* 64 GiB: far above code an
 
 enum { MAX_TEMPS = 8 };
 static char *volatile temps[MAX_TEMPS];
+static volatile pid_t linker; /* 0: none runs */
+
+/* A signal finds a file and its entry in temps[], or neither. */
+static void block_signals(sigset_t *before)
+{
+  sigset_t all;
+
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+static void unblock_signals(const sigset_t *before)
+{
+  pthread_sigmask(SIG_SETMASK, before, NULL);
+}
 
 static void remember(char *path)
 {
@@ -48,23 +65,59 @@ static void forget(const char *path)
 
 void file_abandon_all(void)
 {
+  if (linker) { /* it would go on, and write its output after we removed it */
+    kill(linker, SIGKILL);
+    waitpid(linker, NULL, 0);
+  }
   for (int i = 0; i < MAX_TEMPS; i++)
     if (temps[i])
       unlink(temps[i]);
+}
+
+/* Beside `path`, so that the rename stays within one file system; short, since names have a limit. */
+static char *temp_name(Arena *a, const char *path)
+{
+  const char *slash = strrchr(path, '/');
+  return arena_printf(a, "%.*s.micc-XXXXXX", slash ? (int)(slash + 1 - path) : 0, path);
+}
+
+static bool make_temp(OutFile *f)
+{
+  sigset_t before;
+
+  block_signals(&before);
+  f->fd = mkstemp(f->temp);
+  if (f->fd >= 0)
+    remember(f->temp);
+  int error = errno;
+  unblock_signals(&before);
+  errno = error;
+  return f->fd >= 0;
+}
+
+static bool cannot_write(OutFile *f)
+{
+  return fail(f->e, "%s: cannot write: %s", f->path, strerror(errno));
+}
+
+/* A file that is never committed. */
+static bool begin_scratch(OutFile *f, Arena *a, const char *path, Err *e)
+{
+  *f = (OutFile){.path = path, .fd = -1, .e = e, .temp = temp_name(a, path)};
+  if (make_temp(f))
+    return true;
+  f->temp = NULL;
+  return cannot_write(f);
 }
 
 bool file_begin(OutFile *f, Arena *a, const char *path, Err *e)
 {
   struct stat st;
 
-  *f = (OutFile){.path = path, .fd = -1, .e = e, .temp = arena_printf(a, "%s.XXXXXX", path)};
-  if (!stat(path, &st) && !S_ISREG(st.st_mode))
-    return fail(e, "%s: exists and is not a regular file", path);
-  f->fd = mkstemp(f->temp);
-  if (f->fd < 0)
-    return fail(e, "%s: cannot write: %s", path, strerror(errno));
-  remember(f->temp);
-  return true;
+  if (stat(path, &st) || S_ISREG(st.st_mode))
+    return begin_scratch(f, a, path, e);
+  *f = (OutFile){.path = path, .e = e, .fd = open(path, O_WRONLY | O_CLOEXEC)};
+  return f->fd >= 0 || cannot_write(f);
 }
 
 bool file_write(OutFile *f, const void *bytes, uint64_t n)
@@ -76,7 +129,7 @@ bool file_write(OutFile *f, const void *bytes, uint64_t n)
     if (done < 0 && errno == EINTR)
       continue;
     if (done <= 0)
-      return fail(f->e, "%s: cannot write: %s", f->path, done ? strerror(errno) : "no space");
+      return cannot_write(f);
     p += done;
     n -= (uint64_t)done;
   }
@@ -87,12 +140,13 @@ bool file_commit(OutFile *f, int mode)
 {
   mode_t mask = umask(0);
   umask(mask);
-  bool ok = !fchmod(f->fd, (mode_t)mode & ~mask);
+  bool ok = !f->temp || !fchmod(f->fd, (mode_t)mode & ~mask);
   ok = !close(f->fd) && ok;
   f->fd = -1;
-  if (!ok || rename(f->temp, f->path))
-    return fail(f->e, "%s: cannot write: %s", f->path, strerror(errno));
-  forget(f->temp);
+  if (!ok || (f->temp && rename(f->temp, f->path)))
+    return cannot_write(f);
+  if (f->temp)
+    forget(f->temp); /* a signal before this line unlinks a name that is gone: no harm */
   f->temp = NULL;
   return true;
 }
@@ -114,13 +168,18 @@ static bool sink_file(void *ctx, const void *bytes, uint64_t n)
   return file_write(ctx, bytes, n);
 }
 
-bool package_image(const char *path, const Image *im, Err *e)
+bool package_source(const char *path, const char *text, const char *image_path, const Image *im, Err *e)
 {
   Arena a = {0};
-  OutFile f;
-  bool ok = file_begin(&f, &a, path, e) && image_write(im, sink_file, &f) && file_commit(&f, 0644);
+  OutFile source = {.fd = -1}, image = {.fd = -1};
+  bool ready = file_begin(&source, &a, path, e) && file_begin(&image, &a, image_path, e) &&
+               file_write(&source, text, strlen(text)) && image_write(im, sink_file, &image);
+  bool placed = ready && file_commit(&image, 0644), ok = placed && file_commit(&source, 0644);
 
-  file_abandon(&f);
+  if (placed && !ok)
+    unlink(image_path);
+  file_abandon(&source);
+  file_abandon(&image);
   arena_free(&a);
   return ok;
 }
@@ -153,37 +212,80 @@ static bool find_sysroot(Arena *a, const char *full_triple, const char **out, Er
               triple, self, triple);
 }
 
-/* Runs the linker, its messages in *e if it fails. */
-static bool run_linker(Arena *a, char **argv, Err *e)
+/* Starts the linker with `err_fd` as its standard error; 0, or errno. */
+static int start_linker(Arena *a, char **argv, int err_fd)
 {
-  static const char *const names[] = {"ld.lld-19", "ld.lld"};
+  static const char *const names[] = {"ld.lld-19", "ld.lld", "/usr/lib/llvm-19/bin/ld.lld"};
   posix_spawn_file_actions_t acts;
-  int pipefd[2], status = 0, error = 0;
+  posix_spawnattr_t attr;
+  sigset_t before;
   pid_t pid = 0;
-  char text[700];
+  int error = ENOENT;
+
+  posix_spawn_file_actions_init(&acts);
+  posix_spawn_file_actions_adddup2(&acts, err_fd, 2);
+  posix_spawnattr_init(&attr);
+  block_signals(&before);
+  posix_spawnattr_setsigmask(&attr, &before);
+  posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+  for (size_t i = 0; i < COUNT(names) && error; i++) {
+    argv[0] = arena_strdup(a, names[i]);
+    error = posix_spawnp(&pid, names[i], &acts, &attr, argv, environ);
+  }
+  linker = error ? 0 : pid;
+  unblock_signals(&before);
+  posix_spawnattr_destroy(&attr);
+  posix_spawn_file_actions_destroy(&acts);
+  return error;
+}
+
+/* Looks first and takes then, so that a signal never finds a number that is some other process's by now. */
+static int wait_linker(void)
+{
+  sigset_t before;
+  siginfo_t info;
+  int status = -1;
+
+  while (waitid(P_PID, (id_t)linker, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+    ;
+  block_signals(&before);
+  waitpid(linker, &status, 0);
+  linker = 0;
+  unblock_signals(&before);
+  return status;
+}
+
+/* All that comes, the beginning of it in `text`, as one line. */
+static void read_messages(int fd, char *text, size_t cap)
+{
+  char more[512];
   size_t len = 0;
   ssize_t n;
 
-  if (pipe(pipefd))
-    return fail(e, "cannot start the linker: %s", strerror(errno));
-  posix_spawn_file_actions_init(&acts);
-  posix_spawn_file_actions_adddup2(&acts, pipefd[1], 2);
-  posix_spawn_file_actions_addclose(&acts, pipefd[0]);
-  for (size_t i = 0; i < COUNT(names); i++) {
-    argv[0] = arena_strdup(a, names[i]);
-    if (!(error = posix_spawnp(&pid, names[i], &acts, NULL, argv, environ)))
-      break;
-  }
-  posix_spawn_file_actions_destroy(&acts);
-  close(pipefd[1]);
-  while (!error && (n = read(pipefd[0], text + len, sizeof text - 1 - len)) > 0)
-    len += (size_t)n;
+  while ((n = read(fd, more, sizeof more)) > 0 || (n < 0 && errno == EINTR))
+    for (ssize_t i = 0; i < n && len < cap - 1; i++)
+      text[len++] = more[i] == '\n' ? ' ' : more[i];
   text[len] = 0;
-  close(pipefd[0]);
+}
+
+/* Runs the linker, its messages in *e if it fails. */
+static bool run_linker(Arena *a, char **argv, Err *e)
+{
+  int ends[2];
+  char text[700] = "";
+
+  if (pipe2(ends, O_CLOEXEC))
+    return fail(e, "cannot start the linker: %s", strerror(errno));
+  int error = start_linker(a, argv, ends[1]);
+  close(ends[1]);
+  if (!error)
+    read_messages(ends[0], text, sizeof text);
+  close(ends[0]);
   if (error)
     return fail(e, "cannot start ld.lld-19 or ld.lld (package lld-19): %s", strerror(error));
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-    ;
+  int status = wait_linker();
+  if (WIFSIGNALED(status))
+    return fail(e, "linking failed: signal %d; %s", WTERMSIG(status), text);
   return (WIFEXITED(status) && !WEXITSTATUS(status)) || fail(e, "linking failed: %s", text);
 }
 
@@ -219,6 +321,7 @@ static bool link_program(Arena *a, const char *object, const char *script, const
       "-z",
       "noexecstack",
       "--threads=1",
+      "--no-mmap-output-file", /* written in place: no temporary file of the linker's own */
       "-T",
       script,
   };
@@ -296,9 +399,11 @@ bool package_exe(const char *path, const void *object, uint64_t object_bytes, co
   Arena a = {0};
   OutFile obj = {.fd = -1}, script = {.fd = -1}, linked = {.fd = -1}, out = {.fd = -1};
   const char *text = arena_printf(&a, layout_script, (unsigned long long)image_address);
-  bool ok = file_begin(&out, &a, path, e) && file_begin(&obj, &a, path, e) &&
-            file_begin(&script, &a, path, e) && file_begin(&linked, &a, path, e) &&
-            file_write(&script, text, strlen(text)) && file_write(&obj, object, object_bytes) &&
+  bool ok = file_begin(&out, &a, path, e) &&
+            (out.temp || fail(e, "%s: cannot write: a program needs a regular file", path)) &&
+            begin_scratch(&obj, &a, path, e) && begin_scratch(&script, &a, path, e) &&
+            begin_scratch(&linked, &a, path, e) && file_write(&script, text, strlen(text)) &&
+            file_write(&obj, object, object_bytes) &&
             link_program(&a, obj.temp, script.temp, linked.temp, t, e) &&
             write_exe(&a, &out, linked.temp, im, e);
 

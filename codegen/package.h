@@ -5,10 +5,11 @@
 #include "codegen/image.h"
 #include "codegen/target.h"
 
-/* A file under construction: written under a temporary name beside `path`, renamed by file_commit(). */
+/* A file under construction: written under a temporary name beside `path`, renamed by file_commit(). What is
+ * no regular file already (a device, a pipe) is written as it is. */
 typedef struct {
   const char *path;
-  char *temp;
+  char *temp; /* NULL: none */
   int fd;
   Err *e;
 } OutFile;
@@ -25,7 +26,7 @@ void file_abandon_all(void);
 bool package_exe(const char *path, const void *object, uint64_t object_bytes, const Image *im,
                  const Target *t, Err *e);
 
-/* Writes the image alone, for programs built from C. */
-bool package_image(const char *path, const Image *im, Err *e);
+/* Writes a program's C source, and its image for the program to find: both, or neither. */
+bool package_source(const char *path, const char *text, const char *image_path, const Image *im, Err *e);
 
 #endif

@@ -1,7 +1,9 @@
 /* compile.c - from a model file to what -o names. */
 #include "driver/driver.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,11 +31,22 @@ static const char *base_name(const char *path)
   return slash ? slash + 1 : path;
 }
 
+/* On one line: what a file says of itself shall not look like a line of ours, nor steer a terminal. */
+static const char *one_line(Arena *a, const char *s, size_t n)
+{
+  char *line = arena_strndup(a, s, n);
+
+  for (size_t i = 0; i < n; i++)
+    if ((unsigned char)line[i] < 32 || line[i] == 127)
+      line[i] = ' ';
+  return line;
+}
+
 static const char *meta_text(const Model *m, Arena *a, const char *key)
 {
   Str s;
   const Meta *v = model_meta(m, key);
-  return v && meta_str(v, 0, &s) ? arena_strndup(a, s.data, s.len) : NULL;
+  return v && meta_str(v, 0, &s) ? one_line(a, s.data, s.len) : NULL;
 }
 
 /* Element types of the weights with their share, largest first by table order. */
@@ -58,17 +71,19 @@ static const char *about(const Compile *c, Arena *a)
   const Program *p = c->program;
   Text t = {.arena = a};
   const char *name = meta_text(m, a, "general.name"), *licence = meta_text(m, a, "general.license");
+  const char *file = one_line(a, base_name(m->path), strlen(base_name(m->path)));
   uint64_t state = p->space_bytes[SPACE_STATE], arena = p->space_bytes[SPACE_ARENA];
 
-  text_printf(&t, "model: %s\n", name ? name : base_name(m->path));
+  text_printf(&t, "model: %s\n", name ? name : file);
   text_printf(&t, "family: %s, %u layers, width %u, %u heads (%u key/value), vocabulary %u\n", c->info.family,
               c->info.n_layer, c->info.width, c->info.n_head, c->info.n_kv_head, c->info.n_vocab);
   text_printf(&t, "parameters: %.1f M\n", (double)c->info.parameters / 1e6);
-  text_printf(&t, "source: %s\nsource sha256: %s\nformat: %s\n", base_name(m->path), m->sha256, m->format);
+  text_printf(&t, "source: %s\nsource sha256: %s\nformat: %s\n", file, m->sha256, m->format);
   text_printf(&t, "license: %s\n", licence ? licence : "not stated in the file");
   add_precision(m, &t);
   text_printf(&t, "tokenizer: %s\n", tokenizer_describe(m, a));
-  text_printf(&t, "context: %u tokens (trained with %u)\n", c->info.context, c->info.context_trained);
+  text_printf(&t, "context: %u tokens (trained with %u), keys and values in %s\n", c->info.context,
+              c->info.context_trained, dtype_info[c->info.kv].name);
   text_printf(&t, "memory: weights %.1f MB (mapped), state %.1f MB, arena %.2f MB\n",
               (double)p->space_bytes[SPACE_WEIGHTS] / 1e6, (double)state / 1e6, (double)arena / 1e6);
   text_printf(&t, "target: %s %s\ncompiler: micc %s\n", c->target->triple ? c->target->triple : "C99",
@@ -97,9 +112,9 @@ static void flush_log(Compile *c)
   c->log.len = 0;
 }
 
-static bool build(Compile *c, Err *e)
+bool compile_build(Compile *c, Err *e)
 {
-  ArchOptions ao = {c->opt->context, c->opt->prefill_tokens};
+  ArchOptions ao = {c->opt->context, c->opt->prefill_tokens, c->opt->kv};
   Arena *a = &c->model->arena;
 
   c->log.arena = a;
@@ -108,6 +123,9 @@ static bool build(Compile *c, Err *e)
     return false;
   for (uint32_t i = 0; i < c->info.n_unused; i++)
     fprintf(stderr, "micc: warning: %s: tensor '%s' is not used\n", c->model->path, c->info.unused[i]);
+  if (c->info.context_trained && c->info.context > c->info.context_trained)
+    fprintf(stderr, "micc: warning: %s: was trained with %u tokens of context, not %u\n", c->model->path,
+            c->info.context_trained, c->info.context);
   PassOptions po = {c->target, c->opt->print_after, c->opt->time_passes, &c->log};
   bool ok = passes_run(c->module, &po, &c->program, e);
   flush_log(c);
@@ -122,7 +140,7 @@ static bool build(Compile *c, Err *e)
 bool compile_open(Compile *c, const Options *opt, Err *e)
 {
   *c = (Compile){.opt = opt};
-  return pick_target(c, e) && (c->model = model_open(opt->model, e)) && build(c, e);
+  return pick_target(c, e) && (c->model = model_open(opt->model, e));
 }
 
 void compile_close(Compile *c)
@@ -143,14 +161,30 @@ static const char *default_output(const Options *o, Arena *a, const char *extra)
   return strcmp(name, o->model) ? name : arena_printf(a, "%s.out", name);
 }
 
+/* Whether a file of this name may be written: it is not the model itself. */
+static bool is_free(const Compile *c, const char *path, Err *e)
+{
+  struct stat out, model;
+
+  if (!*path)
+    return fail(e, "the output file's name is empty");
+  return stat(path, &out) || stat(c->model->path, &model) || out.st_dev != model.st_dev ||
+         out.st_ino != model.st_ino || fail(e, "%s: is the model file; write to another name", path);
+}
+
+static bool is_stdout(const char *path)
+{
+  return !path || !strcmp(path, "-");
+}
+
 static bool write_bytes(const char *path, const void *bytes, uint64_t n, Err *e)
 {
   Arena a = {0};
   OutFile f = {.fd = -1};
 
-  if (!path || !strcmp(path, "-")) {
+  if (is_stdout(path)) {
     bool ok = fwrite(bytes, 1, n, stdout) == n && !fflush(stdout);
-    return ok || fail(e, "cannot write to standard output");
+    return ok || fail(e, "cannot write to standard output: %s", strerror(errno));
   }
   bool ok = file_begin(&f, &a, path, e) && file_write(&f, bytes, n) && file_commit(&f, 0644);
   file_abandon(&f);
@@ -216,10 +250,11 @@ static bool write_c(Compile *c, const char *path, Err *e)
   Arena *a = &c->model->arena;
   Text t = {.arena = a};
 
-  if (!path || !strcmp(path, "-"))
-    return fail(e, "--emit=c writes two files, so it needs -o NAME.c");
   const char *base = base_name(path), *dot = strrchr(base, '.');
   const char *stem = arena_strndup(a, path, dot && dot != base ? (size_t)(dot - path) : strlen(path));
+  const char *weights = arena_printf(a, "%s.weights", stem);
+  if (!strcmp(weights, path))
+    return fail(e, "%s: would be both the source and its weights: use -o NAME.c", path);
   text_printf(&t,
               "/* Made by micc %s from %s. Weights: %s.weights. To make a program:\n"
               " *   cc -O3 %s RUNTIME/mi_*.c RUNTIME/start/mi_start_file.c -o %s -lpthread -lm\n"
@@ -230,8 +265,7 @@ static bool write_c(Compile *c, const char *path, Err *e)
   text_printf(&t, "\nextern const char mi_image_name[];\nconst char mi_image_name[] = \"");
   c_string(&t, base_name(stem));
   text_printf(&t, "\";\n");
-  return package_image(arena_printf(a, "%s.weights", stem), &c->image, e) &&
-         write_bytes(path, t.data, t.len, e);
+  return is_free(c, weights, e) && package_source(path, t.data, weights, &c->image, e);
 }
 
 static bool write_text(Compile *c, const char *path, Err *e)
@@ -248,19 +282,43 @@ static bool write_text(Compile *c, const char *path, Err *e)
   return write_bytes(path, t.data, t.len, e);
 }
 
-static bool emit(Compile *c, Err *e)
-{
-  Arena *a = &c->model->arena;
-  const char *path = c->opt->output;
+/* What is written where -o says nothing: a file named after the model, or (NULL) standard output. */
+static const char *const endings[EMIT_COUNT] = {[EMIT_EXE] = "", [EMIT_OBJ] = ".o", [EMIT_C] = ".c"};
 
+static const char *output_path(const Compile *c, Arena *a, Err *e)
+{
+  const Options *o = c->opt;
+  const char *path = o->output ? o->output : endings[o->emit] ? default_output(o, a, endings[o->emit]) : "-";
+  bool one_stream = o->emit != EMIT_EXE && o->emit != EMIT_C;
+
+  if (is_stdout(path) && !one_stream)
+    fail(e, "%s cannot go to standard output: use -o FILE",
+         o->emit == EMIT_C ? "C and its weights" : "a program");
+  else if (is_free(c, path, e))
+    return path;
+  return NULL;
+}
+
+static bool emit(Compile *c, const char *path, Err *e)
+{
   switch (c->opt->emit) {
-  case EMIT_EXE: return write_exe(c, path ? path : default_output(c->opt, a, ""), e);
-  case EMIT_OBJ: return write_llvm(c, LLVM_OBJ, path ? path : default_output(c->opt, a, ".o"), e);
+  case EMIT_EXE: return write_exe(c, path, e);
+  case EMIT_OBJ: return write_llvm(c, LLVM_OBJ, path, e);
   case EMIT_LLVM: return write_llvm(c, LLVM_IR, path, e);
   case EMIT_ASM: return write_llvm(c, LLVM_ASM, path, e);
-  case EMIT_C: return write_c(c, path ? path : default_output(c->opt, a, ".c"), e);
+  case EMIT_C: return write_c(c, path, e);
   default: return write_text(c, path, e);
   }
+}
+
+static bool compile(Compile *c, const Options *opt, Err *e)
+{
+  const char *path;
+
+  if (!compile_open(c, opt, e))
+    return false;
+  path = output_path(c, &c->model->arena, e);
+  return path && compile_build(c, e) && emit(c, path, e);
 }
 
 int cmd_compile(const Options *opt)
@@ -271,7 +329,7 @@ int cmd_compile(const Options *opt)
   volatile bool ok = false;
 
   if (mem_try(&trap)) {
-    ok = compile_open(&c, opt, &e) && emit(&c, &e);
+    ok = compile(&c, opt, &e);
     mem_done(&trap);
   } else {
     fail(&e, "out of memory");

@@ -24,7 +24,8 @@ typedef struct {
   Emit emit;
   int opt_level;
   uint32_t context, prefill_tokens; /* 0: the default */
-  bool time_passes, verbose, tcc, oracle;
+  int kv;                           /* type of the KV cache; -1: by the model */
+  bool emit_given, time_passes, verbose, tcc, oracle;
 } Options;
 
 /* A model on its way to a program. */
@@ -41,8 +42,10 @@ typedef struct {
   Text log; /* of --print-after and --time-passes */
 } Compile;
 
-/* Reads the model and runs all passes; builds the image's head. compile_close() in any case. */
+/* Finds the target and reads the model; compile_build() runs all passes and builds the image's head.
+ * compile_close() in any case. */
 bool compile_open(Compile *c, const Options *opt, Err *e);
+bool compile_build(Compile *c, Err *e);
 void compile_close(Compile *c);
 
 int cmd_compile(const Options *opt);

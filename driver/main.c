@@ -1,6 +1,9 @@
 /* main.c - the `micc` command: which command, which options. */
+#define _GNU_SOURCE
 #include "driver/driver.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -11,34 +14,33 @@
 #include "driver/inspect.h"
 
 static const char usage[] =
-    "usage: micc [options] MODEL.gguf -o PROGRAM      compile a model to one static executable\n"
-    "       micc run [options] MODEL.gguf [-p TEXT]   compile in memory and run; takes the program's options "
-    "too\n"
-    "       micc inspect MODEL.gguf [--json]          what is in a model file\n"
+    "usage: micc [options] MODEL.gguf [-o PROGRAM]    compile a model to one static executable\n"
+    "       micc run [options] MODEL.gguf [-p TEXT]   compile in memory and run: the program's options too\n"
+    "       micc inspect [--json] MODEL.gguf          what is in a model file\n"
     "       micc targets | ops | passes               what this micc knows\n"
     "\n"
     "  -o FILE           what to write (default: the model's name, without its ending)\n"
-    "  --emit=KIND       exe (default), obj, c, llvm, asm, graph, kernels, plan; text goes to standard "
-    "output\n"
-    "                    without -o\n"
-    "  --cpu=NAME        x86-64-v2, x86-64-v3 (default), x86-64-v4, cascadelake, ... or native; see micc "
-    "targets\n"
+    "  --emit=KIND       exe (default), obj, c, llvm, asm, graph, kernels, plan; the last five are texts\n"
+    "                    and go to standard output without -o; c writes NAME.weights too\n"
+    "  --cpu=NAME        x86-64-v2, x86-64-v3 (default), x86-64-v4, cascadelake, native (default of run);\n"
+    "                    micc targets lists them\n"
     "  -c, --context=N   capacity in tokens (default: the model's own limit, at most 4096)\n"
     "  --prefill=N       tokens in a tile of the prompt (default 96; 0: none, token by token)\n"
     "  -O0 .. -O3        effort of LLVM (default 2)\n"
     "  --backend=KIND    of run: llvm (default) or tcc\n"
     "  --oracle          of run: through the interpreter of the graph, slow and plain\n"
-    "  --print-after=P   print what pass P leaves (or all); see micc passes\n"
+    "  --print-after=P   print what pass P leaves, or all; micc passes lists them\n"
     "  --time-passes     print how long each pass takes\n"
     "  -v, --verbose     sizes and times;  --version;  -h, --help\n";
 
-enum { O_EMIT = 256, O_CPU, O_PREFILL, O_BACKEND, O_ORACLE, O_PRINT, O_TIME, O_VERSION };
+enum { O_EMIT = 256, O_CPU, O_PREFILL, O_KV, O_BACKEND, O_ORACLE, O_PRINT, O_TIME, O_VERSION };
 
 static const struct option longs[] = {
     {"emit", required_argument, NULL, O_EMIT},
     {"cpu", required_argument, NULL, O_CPU},
     {"context", required_argument, NULL, 'c'},
     {"prefill", required_argument, NULL, O_PREFILL},
+    {"kv", required_argument, NULL, O_KV},
     {"backend", required_argument, NULL, O_BACKEND},
     {"oracle", no_argument, NULL, O_ORACLE},
     {"print-after", required_argument, NULL, O_PRINT},
@@ -79,27 +81,70 @@ static int set_emit(Options *o, const char *value)
   return 2;
 }
 
+static int set_cpu(Options *o, const char *value)
+{
+  Err e = {0};
+
+  o->cpu = value;
+  if (target_find(value, &e))
+    return 0;
+  fprintf(stderr, "micc: %s\n", e.text);
+  return 2;
+}
+
+/* passes_list() is "a, b, c". */
+static int set_print(Options *o, const char *value)
+{
+  size_t n = strlen(value);
+
+  o->print_after = value;
+  for (const char *p = passes_list(); *p; p += strspn(p, ", ")) {
+    size_t len = strcspn(p, ", ");
+    if (len == n && !memcmp(p, value, n))
+      return 0;
+    p += len;
+  }
+  if (!strcmp(value, "all"))
+    return 0;
+  fprintf(stderr, "micc: no pass is named '%s'; known: all, %s\n", value, passes_list());
+  return 2;
+}
+
+static int set_kv(Options *o, const char *value)
+{
+  if (!strcmp(value, "f32"))
+    o->kv = DT_F32;
+  else if (!strcmp(value, "f16"))
+    o->kv = DT_F16;
+  else
+    return wrong("no such type of the KV cache (f32, f16):", value);
+  return 0;
+}
+
 /* One option; 0, an exit status, or -1: done, leave with success. */
 static int set_option(Options *o, int option, const char *value)
 {
   switch (option) {
   case 'o': o->output = value; return 0;
   case 'c':
-    return number(value, 1u << 20, &o->context) && o->context ? 0 : wrong("no such context size:", value);
+    return number(value, 1u << 20, &o->context) && o->context
+               ? 0
+               : wrong("the context must be 1 to 1048576 tokens, not", value);
   case 'O':
     o->opt_level = value[0] - '0';
-    return value[0] >= '0' && value[0] <= '3' && !value[1] ? 0
-                                                           : wrong("no such level of optimisation:", value);
+    return value[0] >= '0' && value[0] <= '3' && !value[1] ? 0 : wrong("-O takes 0 to 3, not", value);
   case 'v': o->verbose = true; return 0;
-  case O_EMIT: return set_emit(o, value);
-  case O_CPU: o->cpu = value; return 0;
+  case O_EMIT: o->emit_given = true; return set_emit(o, value);
+  case O_CPU: return set_cpu(o, value);
   case O_PREFILL:
-    return number(value, 4096, &o->prefill_tokens) ? 0 : wrong("no such number of tokens:", value);
+    return number(value, 4096, &o->prefill_tokens) ? 0
+                                                   : wrong("--prefill takes 0 to 4096 tokens, not", value);
+  case O_KV: return set_kv(o, value);
   case O_BACKEND:
     o->tcc = !strcmp(value, "tcc");
-    return o->tcc || !strcmp(value, "llvm") ? 0 : wrong("no such backend:", value);
+    return o->tcc || !strcmp(value, "llvm") ? 0 : wrong("--backend takes llvm or tcc, not", value);
   case O_ORACLE: o->oracle = true; return 0;
-  case O_PRINT: o->print_after = value; return 0;
+  case O_PRINT: return set_print(o, value);
   case O_TIME: o->time_passes = true; return 0;
   case O_VERSION: printf("micc %s\n", MICC_VERSION); return -1;
   case 'h': fputs(usage, stdout); return -1;
@@ -107,12 +152,24 @@ static int set_option(Options *o, int option, const char *value)
   }
 }
 
+/* What getopt_long() refuses. */
+static int refused(int option, char **argv)
+{
+  char letter[3] = {'-', (char)optopt, 0};
+  const char *arg = optopt > 0 && optopt < 256 ? letter : argv[optind - 1];
+
+  if (option == ':')
+    return wrong("no value for", arg);
+  return wrong(strchr(arg, '=') && optopt ? "no value is expected:" : "unknown option", arg);
+}
+
 static int parse_compile(Options *o, int argc, char **argv)
 {
   int option, status;
 
-  while ((option = getopt_long(argc, argv, "o:c:O:vh", longs, NULL)) != -1)
-    if ((status = set_option(o, option, optarg)))
+  opterr = 0;
+  while ((option = getopt_long(argc, argv, ":o:c:O:vh", longs, NULL)) != -1)
+    if ((status = option == '?' || option == ':' ? refused(option, argv) : set_option(o, option, optarg)))
       return status;
   if (optind == argc) {
     fputs("micc: no model file given; see micc --help\n", stderr);
@@ -121,6 +178,8 @@ static int parse_compile(Options *o, int argc, char **argv)
   if (argc - optind > 1)
     return wrong("one model at a time; not expected:", argv[optind + 1]);
   o->model = argv[optind];
+  if (o->tcc || o->oracle)
+    return wrong("for micc run only:", o->tcc ? "--backend=tcc" : "--oracle");
   return 0;
 }
 
@@ -176,40 +235,67 @@ static int own_option(Options *o, int argc, char **argv, int *i)
   return status ? status : 1;
 }
 
+typedef struct {
+  char **argv; /* [0]: the model, as the program's name */
+  int argc;
+} Rest;
+
+/* Sorts the words into ours, the model, and the program's. 0, or an exit status. */
+static int split(Options *o, int argc, char **argv, Rest *rest)
+{
+  bool plain = false; /* after "--" */
+
+  for (int i = 1; i < argc; i++) {
+    int own = plain ? 0 : own_option(o, argc, argv, &i);
+    if (own > 1)
+      return own;
+    if (own)
+      continue;
+    if (!plain && !strcmp(argv[i], "--"))
+      plain = true;
+    if (!o->model && argv[i][0] != '-') {
+      o->model = rest->argv[0] = argv[i];
+      continue;
+    }
+    rest->argv[rest->argc++] = argv[i];
+    if (!plain && takes_value(argv[i]) && i + 1 < argc)
+      rest->argv[rest->argc++] = argv[++i];
+  }
+  return 0;
+}
+
+static bool asks_help(const Rest *rest)
+{
+  for (int i = 1; i < rest->argc; i++)
+    if (!strcmp(rest->argv[i], "-h") || !strcmp(rest->argv[i], "--help"))
+      return true;
+  return false;
+}
+
+static int run_split(Options *o, const Rest *rest)
+{
+  if (!o->model && asks_help(rest)) {
+    fputs(usage, stdout);
+    return 0;
+  }
+  if (!o->model)
+    return wrong("no model file given to", "run");
+  if (o->emit_given)
+    return wrong("run writes nothing; not expected:", "--emit");
+  return o->oracle ? cmd_oracle(o, rest->argc, rest->argv) : cmd_run(o, rest->argc, rest->argv);
+}
+
 static int run(Options *o, int argc, char **argv)
 {
-  char **rest = calloc((size_t)argc + 2, sizeof *rest);
-  int n = 1, status = 0;
+  Rest rest = {calloc((size_t)argc + 2, sizeof *rest.argv), 1};
+  int status;
 
-  if (!rest)
+  if (!rest.argv)
     return 1;
-  for (int i = 1; i < argc && !status; i++) {
-    int own = own_option(o, argc, argv, &i);
-    if (own > 1)
-      status = own;
-    else if (own)
-      continue;
-    else if (!o->model && argv[i][0] != '-')
-      o->model = rest[0] = argv[i];
-    else {
-      rest[n++] = argv[i];
-      if (takes_value(argv[i]) && i + 1 < argc)
-        rest[n++] = argv[++i];
-    }
-  }
-  for (int i = 1; i < n; i++)
-    if (!o->model && (!strcmp(rest[i], "-h") || !strcmp(rest[i], "--help"))) {
-      fputs(usage, stdout);
-      free(rest);
-      return 0;
-    }
-  if (!status && !o->model) {
-    fputs("micc: run: no model file given; see micc --help\n", stderr);
-    status = 2;
-  }
+  status = split(o, argc, argv, &rest);
   if (!status)
-    status = o->oracle ? cmd_oracle(o, n, rest) : cmd_run(o, n, rest);
-  free(rest);
+    status = run_split(o, &rest);
+  free(rest.argv);
   return status;
 }
 
@@ -233,6 +319,14 @@ static int list_ops(void)
   return 0;
 }
 
+static int list_passes(void)
+{
+  puts(passes_list());
+  return 0;
+}
+
+/* ---- signals */
+
 static void interrupted(int signal_number)
 {
   file_abandon_all();
@@ -240,27 +334,70 @@ static void interrupted(int signal_number)
   raise(signal_number);
 }
 
+/* The mapped model file became shorter, or its disk fails. */
+static void unreadable(int signal_number)
+{
+  static const char line[] = "micc: the model file cannot be read any more\n";
+
+  (void)signal_number;
+  file_abandon_all();
+  _exit(write(2, line, sizeof line - 1) < 0 ? 2 : 1);
+}
+
+static void catch_signals(void)
+{
+  static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXCPU};
+  struct sigaction old;
+
+  for (size_t i = 0; i < COUNT(ends); i++)
+    if (!sigaction(ends[i], NULL, &old) && old.sa_handler == SIG_DFL) /* nohup stays in force */
+      signal(ends[i], interrupted);
+  signal(SIGBUS, unreadable);
+  signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error like a full disk */
+}
+
+/* Else the first file that we open would be taken for standard output or for the place of messages. */
+static void fill_standard_files(void)
+{
+  for (int fd = 0; fd < 3; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+      (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY); /* the wrong way: using it fails as before */
+}
+
+/* ---- commands */
+
+static int list(int argc, char **argv, int (*print)(void))
+{
+  return argc > 2 ? wrong("not expected:", argv[2]) : print();
+}
+
+static int command(int argc, char **argv)
+{
+  Options o = {.cpu = NULL, .opt_level = 2, .prefill_tokens = 96, .kv = -1};
+  const char *name = argc > 1 ? argv[1] : "";
+
+  if (!strcmp(name, "run"))
+    return run(&o, argc - 1, argv + 1);
+  if (!strcmp(name, "inspect"))
+    return cmd_inspect(argc - 1, argv + 1);
+  if (!strcmp(name, "targets"))
+    return list(argc, argv, list_targets);
+  if (!strcmp(name, "ops") || !strcmp(name, "--ops"))
+    return list(argc, argv, list_ops);
+  if (!strcmp(name, "passes"))
+    return list(argc, argv, list_passes);
+  int status = parse_compile(&o, argc, argv);
+  return status < 0 ? 0 : status ? status : cmd_compile(&o);
+}
+
 int main(int argc, char **argv)
 {
-  Options o = {.cpu = NULL, .opt_level = 2, .prefill_tokens = 96};
-
-  if (argc > 1 && !strcmp(argv[1], "run"))
-    return run(&o, argc - 1, argv + 1);
-  if (argc > 1 && !strcmp(argv[1], "inspect"))
-    return cmd_inspect(argc - 1, argv + 1);
-  if (argc > 1 && !strcmp(argv[1], "targets"))
-    return list_targets();
-  if (argc > 1 && (!strcmp(argv[1], "ops") || !strcmp(argv[1], "--ops")))
-    return list_ops();
-  if (argc > 1 && !strcmp(argv[1], "passes")) {
-    puts(passes_list());
-    return 0;
+  fill_standard_files();
+  catch_signals();
+  int status = command(argc, argv);
+  if ((fflush(stdout) || ferror(stdout)) && !status) {
+    fprintf(stderr, "micc: cannot write to standard output: %s\n", strerror(errno));
+    status = 1;
   }
-  int status = parse_compile(&o, argc, argv);
-  if (status)
-    return status < 0 ? 0 : status;
-  signal(SIGINT, interrupted);
-  signal(SIGTERM, interrupted);
-  signal(SIGHUP, interrupted);
-  return cmd_compile(&o);
+  return status;
 }

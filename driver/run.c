@@ -9,6 +9,7 @@
 #include "frontend/tokenizer/tokenizer.h"
 #include "ir/oracle_run.h"
 #include "runtime-min/mi_main.h"
+#include "runtime-min/mi_options.h"
 #include "runtime-min/mi_tokenizer.h"
 #if MICC_HAVE_LLVM
 #include "codegen/llvm.h"
@@ -116,18 +117,38 @@ static int run_compiled(const Compile *c, int argc, char **argv, Err *e)
   return status;
 }
 
+/* The program's own options are looked at before the model is compiled, which may take long. -1: go on. */
+static int check_options(int argc, char **argv)
+{
+  char line[256], text[1024];
+  MiOut why = {.buf = line, .cap = sizeof line, .fd = -1}, out = {.buf = text, .cap = sizeof text, .fd = 1};
+  MiOptions mo;
+
+  if (!mi_options_parse(&mo, argc, argv, &why)) {
+    fprintf(stderr, "micc: run: %s\n", mi_out_string(&why));
+    return 2;
+  }
+  if (!mo.help)
+    return -1;
+  mi_options_help(&out, "micc run MODEL.gguf");
+  return mi_out_flush(&out) ? 0 : 1;
+}
+
 int cmd_run(const Options *opt, int argc, char **argv)
 {
   Options o = *opt;
   Compile c = {0};
   Err e = {0};
   MemTrap trap;
-  volatile int status = 1;
+  volatile int status = check_options(argc, argv);
 
+  if (status >= 0)
+    return status;
   if (!o.cpu && !o.tcc)
     o.cpu = "native";
   if (mem_try(&trap)) {
-    status = compile_open(&c, &o, &e) ? run_compiled(&c, argc, argv, &e) : failed(&e);
+    status =
+        compile_open(&c, &o, &e) && compile_build(&c, &e) ? run_compiled(&c, argc, argv, &e) : failed(&e);
     mem_done(&trap);
   } else {
     fail(&e, "out of memory");
@@ -209,7 +230,7 @@ static void oracle_write(const uint8_t *table, const int32_t *tokens, int64_t n)
 
 static bool oracle(const Options *o, Model *m, const OracleArgs *args, Err *e)
 {
-  ArchOptions ao = {o->context, 0};
+  ArchOptions ao = {o->context, 0, o->kv};
   ArchInfo info;
   Module *module;
   const uint8_t *table = NULL;
