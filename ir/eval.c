@@ -457,35 +457,40 @@ static void eval_update(Eval *ev, Val v)
   const float *value = input_of(ev, v, 1);
   int64_t pos = position(ev, v, 2);
 
-  assert(pos >= 0 && pos + count <= t->dim[0]);
+  assert(pos >= 0 && count <= t->dim[0]);
   float *y = ev->value[v] = take_over(ev, graph_in(ev->g, v, 0), v);
-  memcpy(y + pos * slot, value, (size_t)(count * slot) * sizeof *y);
+  for (int64_t i = 0; i < count * slot; i++) {
+    int64_t at = (pos + i / slot) % t->dim[0] * slot + i % slot;
+    y[at] = t->dtype == DT_F16 ? f16_to_f32(f32_to_f16(value[i])) : value[i];
+  }
 }
 
 /* One query of one head. `k` and `v` point at the head's first slot, `stride` floats apart. */
 typedef struct {
   const float *q, *k, *v;
-  int64_t size, stride, first, last; /* slots first .. last */
+  int64_t size, stride, slots, first, last; /* positions first .. last, held at slots mod `slots` */
   const Attr *attr;
-  double *score; /* room for the capacity */
+  double *score; /* room for all positions */
 } Head;
 
 static void attend(const Head *h, float *out)
 {
   double cap = (double)h->attr->attention.softcap, max = -INFINITY, sum = 0;
+  int64_t n = h->last - h->first + 1;
 
-  for (int64_t s = h->first; s <= h->last; s++) {
-    double x = dot(h->q, h->k + s * h->stride, h->size) * (double)h->attr->attention.scale;
-    h->score[s] = cap != 0 ? cap * tanh(x / cap) : x;
-    max = h->score[s] > max ? h->score[s] : max;
+  for (int64_t i = 0; i < n; i++) {
+    const float *k = h->k + (h->first + i) % h->slots * h->stride;
+    double x = dot(h->q, k, h->size) * (double)h->attr->attention.scale;
+    h->score[i] = cap != 0 ? cap * tanh(x / cap) : x;
+    max = h->score[i] > max ? h->score[i] : max;
   }
-  for (int64_t s = h->first; s <= h->last; s++)
-    sum += h->score[s] = exp(h->score[s] - max);
-  for (int64_t i = 0; i < h->size; i++) {
+  for (int64_t i = 0; i < n; i++)
+    sum += h->score[i] = exp(h->score[i] - max);
+  for (int64_t j = 0; j < h->size; j++) {
     double y = 0;
-    for (int64_t s = h->first; s <= h->last; s++)
-      y += h->score[s] / sum * (double)h->v[s * h->stride + i];
-    out[i] = (float)y;
+    for (int64_t i = 0; i < n; i++)
+      y += h->score[i] / sum * (double)h->v[(h->first + i) % h->slots * h->stride + j];
+    out[j] = (float)y;
   }
 }
 
@@ -495,14 +500,15 @@ static void eval_attention(Eval *ev, Val v)
   const Attr *attr = &graph_node(ev->g, v)->attr;
   const float *q = input_of(ev, v, 0), *k = input_of(ev, v, 1), *val = input_of(ev, v, 2);
   int64_t pos = position(ev, v, 3), size = t->dim[2], heads = t->dim[1], group = heads / tk->dim[1];
-  double *score = NEW_ARRAY(&ev->scratch, double, (size_t)tk->dim[0]);
+  int64_t window = attr->attention.window, seen = pos + t->dim[0];
+  double *score = NEW_ARRAY(&ev->scratch, double, (size_t)seen);
   float *y = ev->value[v] = new_value(ev, v);
 
-  assert(pos >= 0 && pos + t->dim[0] <= tk->dim[0]);
+  assert(pos >= 0 && (window ? min64(seen, window + t->dim[0] - 1) : seen) <= tk->dim[0]);
   for (int64_t r = 0; r < t->dim[0] * heads; r++) {
-    int64_t last = pos + r / heads, kv = r % heads / group * size, window = attr->attention.window;
+    int64_t last = pos + r / heads, kv = r % heads / group * size;
     int64_t first = window ? max64(0, last - window + 1) : 0;
-    Head h = {q + r * size, k + kv, val + kv, size, tk->dim[1] * size, first, last, attr, score};
+    Head h = {q + r * size, k + kv, val + kv, size, tk->dim[1] * size, tk->dim[0], first, last, attr, score};
     attend(&h, y + r * size);
   }
 }

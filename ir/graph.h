@@ -109,7 +109,8 @@ typedef struct {
 } RopeSpec;
 
 struct Module {
-  Arena *arena; /* holds all of it; not owned */
+  Arena *arena;     /* holds all of it; not owned */
+  uint32_t context; /* positions that a program may reach; 0: as many as the smallest state has slots */
   ARRAY(Weight) weights;
   ARRAY(State) states;
   ARRAY(RopeSpec) ropes;
@@ -117,6 +118,7 @@ struct Module {
 };
 
 Module *module_new(Arena *a);
+uint32_t module_context(const Module *m); /* resolves 0 */
 Graph *graph_new(Module *m, const char *name, int64_t tokens);
 
 /* Appends a node and infers its type by the op's rule (`type` is read only for GIVEN).

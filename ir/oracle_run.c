@@ -59,12 +59,11 @@ bool oracle_open(OracleRun *o, const Module *m, Err *e)
   if (!check_inputs(o->decode, e) || (o->prefill && !check_inputs(o->prefill, e)) || !has_data(m, e))
     return false;
   o->n_vocab = type_last(&logits->type);
-  o->capacity = INT64_MAX;
+  o->capacity = module_context(m);
   o->states = NEW_ARRAY(&o->arena, Array, m->states.len);
   for (uint32_t i = 0; i < m->states.len; i++) {
     int64_t n = type_count(&m->states.data[i].type);
     o->states[i] = (Array){NEW_ARRAY(&o->arena, float, (size_t)n), n};
-    o->capacity = min64(o->capacity, m->states.data[i].type.dim[0]);
   }
   return true;
 }

@@ -9,6 +9,17 @@ typedef struct {
   bool *used; /* of each tensor of the file */
 } Built;
 
+/* 16 bits are enough beside weights that were rounded to as many or fewer. */
+static DType kv_type(const Model *m, const ArchOptions *opt)
+{
+  if (opt->kv >= 0)
+    return (DType)opt->kv;
+  for (uint32_t i = 0; i < m->tensors.len; i++)
+    if (m->tensors.data[i].rank > 1 && m->tensors.data[i].dtype != DT_F32)
+      return DT_F16;
+  return DT_F32;
+}
+
 static bool build(Model *m, const ArchOptions *opt, Built *b, Err *e)
 {
   const Family *f = family_find(m, e);
@@ -16,6 +27,7 @@ static bool build(Model *m, const ArchOptions *opt, Built *b, Err *e)
   if (!f || !hyper_read(m, f, opt, &b->hyper, e))
     return false;
   Keys keys = keys_of(m, f, e);
+  b->hyper.kv = kv_type(m, opt);
   b->module = module_new(&m->arena);
   b->used = NEW_ARRAY(&m->arena, bool, m->tensors.len);
   b->layers = NEW_ARRAY(&m->arena, Tensors, b->hyper.n_layer);
@@ -68,6 +80,7 @@ bool arch_info(Model *m, const ArchOptions *opt, ArchInfo *out, Err *e)
   const Hyper *h = &b.hyper;
   *out = (ArchInfo){
       .family = h->family->name,
+      .kv = h->kv,
       .n_vocab = h->n_vocab,
       .n_layer = h->n_layer,
       .width = h->width,

@@ -128,9 +128,12 @@ static Val rotated(Decoder *d, const Layer *l, Val x)
   return emit(d, OP_rope, (Val[]){x, rope_table(d, l)}, 2, style, NULL);
 }
 
+/* A layer with a window keeps as many slots as the window and one tile of the prompt need. */
 static void attention_states(Module *m, const Hyper *h, uint32_t i)
 {
-  Type t = type_of(DT_F32, 3, (int64_t[]){h->context, h->layer[i].n_kv_head, h->head_size});
+  int64_t window = h->layer[i].window, tile = h->prefill_tokens ? h->prefill_tokens : 1;
+  int64_t slots = window ? min64(h->context, window + tile - 1) : h->context;
+  Type t = type_of(h->kv, 3, (int64_t[]){slots, h->layer[i].n_kv_head, h->head_size});
 
   *PUSH(m->arena, m->states) = (State){arena_printf(m->arena, "k.%u", i), t};
   *PUSH(m->arena, m->states) = (State){arena_printf(m->arena, "v.%u", i), t};
@@ -266,6 +269,7 @@ void decoder_build(Module *out, const Hyper *h, const Tensors *model, const Tens
     if (parts[h->layer[i].mixer].add_states)
       parts[h->layer[i].mixer].add_states(out, h, i);
   }
+  out->context = h->context;
   build_graph(out, h, model, layers, first_state, "decode", 1, true);
   if (h->prefill_tokens)
     build_graph(out, h, model, layers, first_state, "prefill", h->prefill_tokens, false);

@@ -247,9 +247,8 @@ static bool read_context(const Keys *k, const ArchOptions *opt, Hyper *h)
   h->prefill_tokens = opt->prefill_tokens;
   if (h->context > MAX_IDS)
     return fail(k->e, "%s: a context of %u tokens, at most %d are possible", k->path, h->context, MAX_IDS);
-  if (h->prefill_tokens > h->context)
-    return fail(k->e, "%s: a prefill tile of %u tokens does not fit into a context of %u", k->path,
-                h->prefill_tokens, h->context);
+  if (h->prefill_tokens > h->context) /* a larger tile would never be full */
+    h->prefill_tokens = h->context;
   return check_long_scale(k, h);
 }
 

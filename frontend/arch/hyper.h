@@ -52,6 +52,7 @@ typedef struct {
   uint32_t n_vocab, n_layer, width, head_size, rope_size;
   uint32_t context, context_trained, prefill_tokens;
   double norm_eps, logit_cap, attention_scale;
+  DType kv; /* of the states */
   LayerHyper *layer;
 } Hyper;
 

@@ -1,103 +1,177 @@
 /* attention.c - attention over the cache, with a streaming softmax.
  *
- * One grid iteration makes one head of one token. It walks the cache in tiles of 16 slots, counted from slot
- * 0 whatever the window, so the order of every sum depends only on the token's position: prefill and decode
- * give the same bits. Keys of a tile are stored transposed ([size][16]), so scores are vectors whose lanes
- * are slots. */
+ * One grid iteration makes a few heads of one token: heads that share keys and values, so that each of these is
+ * loaded once. It walks the positions in tiles of 16, counted from position 0 whatever the window; every sum of a
+ * head is made in the same order however many heads go together. So prefill and decode give the same bits. Keys of a
+ * tile are stored transposed ([size][16]): scores are vectors whose lanes are positions.
+ *
+ * States of layers with windows are rings: tile t of the positions is tile t mod (slots / 16) of the state. */
 #include "passes/lower/lower.h"
 
 #include <assert.h>
 
-enum { MAX_PIECES = KEY_TILE / 4, CHUNK = 4 };
+enum { MAX_HEADS = 7, MAX_PIECES = KEY_TILE / 4, MAX_CHUNK = 8, SPLIT = 2 };
 
 typedef struct {
   Lower *l;
   const Node *n;
   uint16_t q, keys, values, out, scratch;
+  KElem elem; /* of the states */
   int64_t heads, kv_heads, size, slots;
-  unsigned lanes, pieces; /* f32 lanes of a vector; vectors of a tile of slots */
-  KVal q_at, out_at;      /* elements where the head's query and result start */
-  KVal pos, low;          /* idx: the token's position; the first slot it sees */
+  unsigned together;      /* heads of an iteration */
+  unsigned lanes, pieces; /* f32 lanes of a vector; vectors of a tile of positions */
+  KVal q_at;              /* element where the first head's query, and its result, start */
+  KVal pos, low;          /* idx: the token's position; the first position it sees */
   KVal kv_head;
 } Attention;
 
-/* Scratch: 16 probabilities, then the running result. */
-enum { PROBS_AT = 0, ACC_AT = KEY_TILE };
+/* Scratch: for each head 16 probabilities, then for each head the running result. */
+static int64_t probs_at(unsigned h)
+{
+  return h * KEY_TILE;
+}
+
+static int64_t acc_at(const Attention *a, unsigned h)
+{
+  return MAX_HEADS * KEY_TILE + h * (int64_t)round_up((uint64_t)a->size, PAD);
+}
 
 static KVal mul(Kernel *k, KVal a, KVal b)
 {
   return k_op2(k, K_mul, a, b);
 }
 
+static KVal state_load(const Attention *a, uint16_t state, unsigned lanes, KVal at, int64_t off)
+{
+  Kernel *k = a->l->k;
+  return k_cast(k, KE_f32, k_load(k, ktype(a->elem, lanes), state, at, off));
+}
+
+static KVal number(const Attention *a, uint16_t buf, unsigned lanes, KVal at, int64_t off)
+{
+  Kernel *k = a->l->k;
+  return k_splat(k, ktype(KE_f32, lanes), k_load(k, ktype(KE_f32, 1), buf, at, off));
+}
+
 static void clear_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
 {
   Attention *a = ctx;
-  k_store(l->k, a->scratch, j, ACC_AT + off, k_flt(l->k, lanes, 0.0));
+  for (unsigned h = 0; h < a->together; h++)
+    k_store(l->k, a->scratch, j, acc_at(a, h) + off, k_flt(l->k, lanes, 0.0));
 }
 
-/* q . k for the 16 slots of a tile. */
-static void scores(const Attention *a, KVal tile, KVal *s)
+/* ---- scores */
+
+typedef struct {
+  KVal v[MAX_HEADS][MAX_PIECES];
+} Scores;
+
+static KVal finish_score(const Attention *a, KVal s)
 {
   Kernel *k = a->l->k;
-  KVal zero = k_flt(k, a->lanes, 0.0),
-       first = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots / KEY_TILE), tile), a->size * KEY_TILE);
-  KVal next[MAX_PIECES];
-  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, a->size), 1);
+  float cap = a->n->attr.attention.softcap;
+
+  s = mul(k, s, k_flt(k, a->lanes, (double)a->n->attr.attention.scale));
+  if (cap > 0)
+    s = mul(k, k_tanh(k, mul(k, s, k_flt(k, a->lanes, 1.0 / (double)cap))), k_flt(k, a->lanes, (double)cap));
+  return s;
+}
+
+/* Adds column d + u of the queries times that of the keys. */
+static void score_column(const Attention *a, KVal at, KVal d, unsigned u, KVal (*s)[MAX_PIECES])
+{
+  Kernel *k = a->l->k;
+  KVal key[MAX_PIECES];
 
   for (unsigned i = 0; i < a->pieces; i++)
-    s[i] = k_carry(k, zero);
-  KVal q = k_splat(k, ktype(KE_f32, a->lanes), k_load(k, ktype(KE_f32, 1), a->q, idx_add(k, a->q_at, d), 0));
-  KVal at = idx_add(k, first, idx_mul(k, d, KEY_TILE));
-  for (unsigned i = 0; i < a->pieces; i++)
-    next[i] = k_fma(k, k_load(k, ktype(KE_f32, a->lanes), a->keys, at, i * a->lanes), q, s[i]);
-  k_end(k, next, a->pieces);
-  for (unsigned i = 0; i < a->pieces; i++) {
-    s[i] = mul(k, s[i], k_flt(k, a->lanes, a->n->attr.attention.scale));
-    float cap = a->n->attr.attention.softcap;
-    if (cap > 0)
-      s[i] = mul(k, k_tanh(k, mul(k, s[i], k_flt(k, a->lanes, 1.0 / cap))), k_flt(k, a->lanes, cap));
+    key[i] = state_load(a, a->keys, a->lanes, at, u * KEY_TILE + i * a->lanes);
+  for (unsigned h = 0; h < a->together; h++) {
+    KVal q = number(a, a->q, a->lanes, idx_add(k, a->q_at, d), h * a->size + u);
+    for (unsigned i = 0; i < a->pieces; i++)
+      s[h][i] = k_fma(k, key[i], q, s[h][i]);
   }
 }
 
-/* Which slots of the tile the token sees. */
+/* q . k for the 16 positions of a tile: even and odd columns apart, so that a sum need not wait for the one before. */
+static void scores(const Attention *a, KVal tile, Scores *out)
+{
+  Kernel *k = a->l->k;
+  KVal zero = k_flt(k, a->lanes, 0.0), s[SPLIT][MAX_HEADS][MAX_PIECES], next[SPLIT * MAX_HEADS * MAX_PIECES];
+  KVal first = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots / KEY_TILE), tile), a->size * KEY_TILE);
+  int64_t whole = a->size / SPLIT * SPLIT;
+  uint32_t n = 0;
+  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), SPLIT);
+
+  for (unsigned u = 0; u < SPLIT; u++)
+    for (unsigned h = 0; h < a->together; h++)
+      for (unsigned i = 0; i < a->pieces; i++)
+        s[u][h][i] = k_carry(k, zero);
+  KVal body[SPLIT][MAX_HEADS][MAX_PIECES];
+  memcpy(body, s, sizeof body);
+  for (unsigned u = 0; u < SPLIT; u++)
+    score_column(a, idx_add(k, first, idx_mul(k, d, KEY_TILE)), d, u, body[u]);
+  for (unsigned u = 0; u < SPLIT; u++)
+    for (unsigned h = 0; h < a->together; h++)
+      for (unsigned i = 0; i < a->pieces; i++)
+        next[n++] = body[u][h][i];
+  k_end(k, next, n);
+  if (a->size > whole)
+    score_column(a, idx_add(k, first, k_idx(k, whole * KEY_TILE)), k_idx(k, whole), 0, s[0]);
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned i = 0; i < a->pieces; i++)
+      out->v[h][i] = finish_score(a, k_op2(k, K_add, s[0][h][i], s[1][h][i]));
+}
+
+/* Which positions of the tile the token sees. */
 static KVal seen(const Attention *a, KVal tile, unsigned i)
 {
   Kernel *k = a->l->k;
   KType i32 = ktype(KE_i32, a->lanes);
   KVal base = k_op2(k, K_add, k_cast(k, KE_i32, idx_mul(k, tile, KEY_TILE)),
                     k_int(k, ktype(KE_i32, 1), i * a->lanes));
-  KVal slot = k_op2(k, K_add, kernel_add(k, K_lane, i32, NULL, 0, 0), k_splat(k, i32, base));
-  KVal ok = k_op2(k, K_le, slot, k_splat(k, i32, k_cast(k, KE_i32, a->pos)));
+  KVal at = k_op2(k, K_add, kernel_add(k, K_lane, i32, NULL, 0, 0), k_splat(k, i32, base));
+  KVal ok = k_op2(k, K_le, at, k_splat(k, i32, k_cast(k, KE_i32, a->pos)));
 
   if (a->n->attr.attention.window)
-    ok = k_op2(k, K_and, ok, k_op2(k, K_le, k_splat(k, i32, k_cast(k, KE_i32, a->low)), slot));
+    ok = k_op2(k, K_and, ok, k_op2(k, K_le, k_splat(k, i32, k_cast(k, KE_i32, a->low)), at));
   return ok;
 }
 
-/* Adds 16 value rows, each times its probability, to `chunk` vectors of the result. */
-static void add_values(const Attention *a, KVal tile, KVal factor, KVal j, int64_t off, unsigned chunk,
+/* ---- values */
+
+/* Adds 16 value rows, each times its probability, to `chunk` vectors of every head's result. */
+static void add_values(const Attention *a, KVal tile, const KVal *factor, KVal j, int64_t off, unsigned chunk,
                        unsigned lanes)
 {
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
-  KVal acc[CHUNK], f = k_splat(k, t, factor);
+  KVal acc[MAX_HEADS][MAX_CHUNK], zero = k_idx(k, 0);
   KVal row = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots), idx_mul(k, tile, KEY_TILE)), a->size);
   KVal at = idx_add(k, row, j);
 
-  for (unsigned c = 0; c < chunk; c++)
-    acc[c] = mul(k, k_load(k, t, a->scratch, j, ACC_AT + off + c * lanes), f);
-  for (unsigned s = 0; s < KEY_TILE; s++) {
-    KVal p = k_splat(k, t, k_load(k, ktype(KE_f32, 1), a->scratch, k_idx(k, 0), PROBS_AT + s));
+  for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
-      acc[c] = k_fma(k, k_load(k, t, a->values, at, s * a->size + off + c * lanes), p, acc[c]);
+      acc[h][c] =
+          mul(k, k_load(k, t, a->scratch, j, acc_at(a, h) + off + c * lanes), k_splat(k, t, factor[h]));
+  for (unsigned s = 0; s < KEY_TILE; s++) {
+    KVal v[MAX_CHUNK];
+    for (unsigned c = 0; c < chunk; c++)
+      v[c] = state_load(a, a->values, lanes, at, s * a->size + off + c * lanes);
+    for (unsigned h = 0; h < a->together; h++) {
+      KVal p = number(a, a->scratch, lanes, zero, probs_at(h) + s);
+      for (unsigned c = 0; c < chunk; c++)
+        acc[h][c] = k_fma(k, v[c], p, acc[h][c]);
+    }
   }
-  for (unsigned c = 0; c < chunk; c++)
-    k_store(k, a->scratch, j, ACC_AT + off + c * lanes, acc[c]);
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned c = 0; c < chunk; c++)
+      k_store(k, a->scratch, j, acc_at(a, h) + off + c * lanes, acc[h][c]);
 }
 
 typedef struct {
   Attention *a;
-  KVal tile, factor;
+  KVal tile;
+  const KVal *factor;
   int64_t from;
 } Values;
 
@@ -108,64 +182,100 @@ static void value_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
   add_values(v->a, v->tile, v->factor, j, v->from + off, 1, lanes);
 }
 
-static void all_values(Attention *a, KVal tile, KVal factor)
+/* As many vectors at once as leave registers for the values and a probability. */
+static void all_values(Attention *a, KVal tile, const KVal *factor)
 {
   Kernel *k = a->l->k;
-  int64_t step = CHUNK * a->lanes, whole = a->size / step * step;
+  unsigned chunk = (a->l->target->registers - 2) / (a->together + 1);
+  chunk = chunk > MAX_CHUNK ? MAX_CHUNK : chunk ? chunk : 1;
+  int64_t step = chunk * a->lanes, whole = a->size / step * step;
   Values rest = {a, tile, factor, whole};
 
   if (whole) {
     KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), step);
-    add_values(a, tile, factor, j, 0, CHUNK, a->lanes);
+    add_values(a, tile, factor, j, 0, chunk, a->lanes);
     k_end(k, NULL, 0);
   }
   lower_columns(a->l, a->size - whole, value_columns, &rest);
 }
 
-/* The loop over tiles: running maximum and sum are carried, the result is in scratch. Returns 1 / sum. */
-static KVal walk_tiles(Attention *a)
+/* ---- the loop over tiles: each head's running maximum and sum are carried, the results are in scratch */
+
+static const double least = -1e30; /* below any score; its exponential is as good as 0 */
+
+typedef struct {
+  KVal max[MAX_HEADS], sum[MAX_HEADS];
+} Running;
+
+/* From scores to probabilities, which go to scratch. */
+static void softmax_head(Attention *a, unsigned h, KVal *s, const KVal *ok, const Running *old, Running *new,
+                         KVal *factor)
 {
   Kernel *k = a->l->k;
-  const double least = -1e30;
-  KVal tile_of_low = k_op2(k, K_div, a->low, k_idx(k, KEY_TILE));
-  KVal end = idx_add(k, k_op2(k, K_div, a->pos, k_idx(k, KEY_TILE)), k_idx(k, 1));
-  KVal max0 = k_flt(k, 1, least), sum0 = k_flt(k, 1, 0.0);
-  KVal tile = k_loop(k, tile_of_low, end, 1), max = k_carry(k, max0), sum = k_carry(k, sum0);
-  KVal s[MAX_PIECES], ok[MAX_PIECES], top = max, total = 0;
   KType t = ktype(KE_f32, a->lanes);
+  KVal top = old->max[h], total = 0;
 
-  scores(a, tile, s);
   for (unsigned i = 0; i < a->pieces; i++) {
-    ok[i] = seen(a, tile, i);
     s[i] = k_select(k, ok[i], s[i], k_flt(k, a->lanes, least));
     top = k_op2(k, K_max, top, k_reduce(k, K_rmax, s[i]));
   }
-  KVal factor = k_exp(k, k_op2(k, K_sub, max, top));
+  *factor = k_exp(k, k_op2(k, K_sub, old->max[h], top));
   for (unsigned i = 0; i < a->pieces; i++) {
     KVal p = k_exp(k, k_op2(k, K_sub, s[i], k_splat(k, t, top)));
     p = k_select(k, ok[i], p, k_flt(k, a->lanes, 0.0));
-    k_store(k, a->scratch, k_idx(k, 0), PROBS_AT + i * a->lanes, p);
+    k_store(k, a->scratch, k_idx(k, 0), probs_at(h) + i * a->lanes, p);
     total = total ? k_op2(k, K_add, total, k_reduce(k, K_sum, p)) : k_reduce(k, K_sum, p);
   }
-  all_values(a, tile, factor);
-  KVal next[] = {top, k_fma(k, sum, factor, total)};
-  k_end(k, next, 2);
-  return k_op2(k, K_div, k_flt(k, 1, 1.0), sum);
+  new->max[h] = top;
+  new->sum[h] = k_fma(k, old->sum[h], *factor, total);
+}
+
+static void walk_tiles(Attention *a, Running *run)
+{
+  Kernel *k = a->l->k;
+  KVal from = k_op2(k, K_div, a->low, k_idx(k, KEY_TILE)), max0 = k_flt(k, 1, least), sum0 = k_flt(k, 1, 0.0);
+  KVal end = idx_add(k, k_op2(k, K_div, a->pos, k_idx(k, KEY_TILE)), k_idx(k, 1));
+  KVal tile = k_loop(k, from, end, 1), slot_tile = tile, next[2 * MAX_HEADS], ok[MAX_PIECES],
+       factor[MAX_HEADS];
+  Running new;
+  Scores s;
+
+  for (unsigned h = 0; h < a->together; h++)
+    run->max[h] = k_carry(k, max0);
+  for (unsigned h = 0; h < a->together; h++)
+    run->sum[h] = k_carry(k, sum0);
+  if (a->slots < (int64_t)a->l->prog->context)
+    slot_tile = k_op2(k, K_rem, tile, k_idx(k, a->slots / KEY_TILE));
+  scores(a, slot_tile, &s);
+  for (unsigned i = 0; i < a->pieces; i++)
+    ok[i] = seen(a, tile, i);
+  for (unsigned h = 0; h < a->together; h++)
+    softmax_head(a, h, s.v[h], ok, run, &new, &factor[h]);
+  all_values(a, slot_tile, factor);
+  memcpy(next, new.max, a->together * sizeof *next);
+  memcpy(next + a->together, new.sum, a->together * sizeof *next);
+  k_end(k, next, 2 * a->together);
 }
 
 typedef struct {
   Attention *a;
-  KVal inverse;
+  KVal inverse[MAX_HEADS];
 } Finish;
 
 static void finish_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
 {
   Finish *f = ctx;
   Kernel *k = l->k;
-  KVal v = mul(k, k_load(k, ktype(KE_f32, lanes), f->a->scratch, j, ACC_AT + off),
-               k_splat(k, ktype(KE_f32, lanes), f->inverse));
-  k_store(k, f->a->out, idx_add(k, f->a->out_at, j), off, v);
+  KType t = ktype(KE_f32, lanes);
+
+  for (unsigned h = 0; h < f->a->together; h++) {
+    KVal acc = k_load(k, t, f->a->scratch, j, acc_at(f->a, h) + off);
+    KVal at = idx_add(k, f->a->q_at, j);
+    k_store(k, f->a->out, at, h * f->a->size + off, mul(k, acc, k_splat(k, t, f->inverse[h])));
+  }
 }
+
+/* ---- the kernel */
 
 static uint32_t state_of(const Lower *l, Val v)
 {
@@ -175,14 +285,27 @@ static uint32_t state_of(const Lower *l, Val v)
   return graph_node(l->g, v)->attr.index;
 }
 
-static void where(Attention *a, const Type *t)
+/* As many heads of a group as registers hold, if two threads still find work for one token. */
+static unsigned heads_together(const Attention *a)
+{
+  int64_t group = a->heads / a->kv_heads;
+  unsigned most = (a->l->target->registers - 3) / (SPLIT * a->pieces);
+
+  for (unsigned n = most < MAX_HEADS ? most : MAX_HEADS; n > 1; n--)
+    if (group % n == 0 && (a->heads / n > 1 || a->l->g->tokens > 1))
+      return n;
+  return 1;
+}
+
+static void find_place(Attention *a, const Type *t)
 {
   Kernel *k = a->l->k;
-  KVal i = k_grid(k), token = k_op2(k, K_div, i, k_idx(k, a->heads)),
-       head = k_op2(k, K_rem, i, k_idx(k, a->heads));
+  int64_t items = a->heads / a->together;
+  KVal i = k_grid(k), token = k_op2(k, K_div, i, k_idx(k, items)), item = k_op2(k, K_rem, i, k_idx(k, items));
+  KVal head = idx_mul(k, item, a->together);
 
   a->kv_head = k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads));
-  a->q_at = a->out_at = idx_add(k, idx_mul(k, token, lower_stride(t)), idx_mul(k, head, a->size));
+  a->q_at = idx_add(k, idx_mul(k, token, lower_stride(t)), idx_mul(k, head, a->size));
   a->pos = idx_add(k, k_arg(k, 0), token);
   a->low = k_idx(k, 0);
   if (a->n->attr.attention.window)
@@ -197,24 +320,31 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   const Type *state = &l->prog->module->states.data[keys].type;
   Attention a = {
       .l = l, .n = graph_node(l->g, v), .heads = t.dim[1], .size = t.dim[2], .kv_heads = state->dim[1]};
+  Running run;
+  Finish f = {.a = &a};
 
   assert(n == 1);
   (void)n;
-  a.slots = (int64_t)round_up((uint64_t)state->dim[0], KEY_TILE);
+  a.slots = lower_slots(state);
+  a.elem = lower_state_elem(state);
   a.lanes = l->lanes;
   a.pieces = KEY_TILE / l->lanes;
-  lower_begin(l, "attention.%lldx%lld.kv%lld%s", (long long)a.heads, (long long)a.size, (long long)a.kv_heads,
-              a.n->attr.attention.window ? ".window" : "");
+  a.together = heads_together(&a);
+  lower_begin(l, "attention.%lldx%lld.kv%lld.%s%s", (long long)a.heads, (long long)a.size,
+              (long long)a.kv_heads, kelem_info[a.elem].name, a.n->attr.attention.window ? ".window" : "");
   a.q = lower_value(l, graph_in(l->g, v, 0), KA_READ);
-  a.keys = lower_param(l, l->state_buffer[keys], 0, KE_f32, KA_READ, "keys");
-  a.values = lower_param(l, l->state_buffer[values], 0, KE_f32, KA_READ, "values");
+  a.keys = lower_param(l, l->state_buffer[keys], 0, a.elem, KA_READ, "keys");
+  a.values = lower_param(l, l->state_buffer[values], 0, a.elem, KA_READ, "values");
   a.out = lower_value(l, v, KA_WRITE);
-  a.scratch = lower_scratch(l, (uint64_t)(ACC_AT + round_up((uint64_t)a.size, PAD)) * 4);
-  where(&a, &t);
+  a.scratch = lower_scratch(l, (uint64_t)acc_at(&a, a.together) * 4);
+  find_place(&a, &t);
   lower_columns(l, a.size, clear_columns, &a);
-  Finish f = {&a, walk_tiles(&a)};
+  walk_tiles(&a, &run);
+  for (unsigned h = 0; h < a.together; h++)
+    f.inverse[h] = k_op2(l->k, K_div, k_flt(l->k, 1, 1.0), run.sum[h]);
   lower_columns(l, a.size, finish_columns, &f);
-  lower_end(l, (uint64_t)a.heads * (lower_per_token(l, &t) ? 1 : (uint64_t)t.dim[0]), lower_per_token(l, &t),
-            0, 0);
+  int64_t grid = a.heads / a.together;
+  bool per_token = lower_per_token(l, &t);
+  lower_end(l, (uint64_t)(per_token ? grid : grid * t.dim[0]), per_token, 0, 0);
   return true;
 }

@@ -52,11 +52,21 @@ Q8aLayout lower_q8a(int64_t rows, int64_t columns)
   return q;
 }
 
+int64_t lower_slots(const Type *state)
+{
+  return (int64_t)round_up((uint64_t)state->dim[0], KEY_TILE);
+}
+
+KElem lower_state_elem(const Type *state)
+{
+  return state->dtype == DT_F16 ? KE_f16 : KE_f32;
+}
+
 uint64_t lower_state_bytes(const Lower *l, uint32_t state)
 {
   const Type *t = &l->prog->module->states.data[state].type;
-  uint64_t slots = round_up((uint64_t)t->dim[0], KEY_TILE);
-  return slots * (uint64_t)(type_count(t) / t->dim[0]) * 4;
+  uint64_t slots = (uint64_t)lower_slots(t);
+  return slots * (uint64_t)(type_count(t) / t->dim[0]) * dtype_info[t->dtype].bytes;
 }
 
 bool lower_per_token(const Lower *l, const Type *t)
@@ -494,10 +504,10 @@ bool pass_lower(const Module *m, const Target *target, Program **out, Err *e)
   l.state_buffer = NEW_ARRAY(m->arena, uint32_t, m->states.len);
   l.state_is_keys = NEW_ARRAY(m->arena, uint8_t, m->states.len);
   l.rope_buffer = NEW_ARRAY(m->arena, uint32_t, m->ropes.len);
+  p->context = module_context(m);
   find_key_states(&l, m);
   for (uint32_t i = 0; i < m->states.len; i++) {
     l.state_buffer[i] = program_buffer(p, SPACE_STATE, m->states.data[i].name, lower_state_bytes(&l, i));
-    p->context = (uint32_t)m->states.data[i].type.dim[0];
   }
   for (uint32_t i = 0; i < m->graphs.len; i++)
     if (!lower_graph(&l, m->graphs.data[i]))

@@ -59,6 +59,8 @@ bool lower_is_view(const Graph *g, Val v); /* a reshape that needs no copy */
 int64_t lower_stride(const Type *t);       /* of an arena value's first dimension */
 const Place *lower_place(Lower *l, Val v); /* gives it a buffer if it has none */
 Q8aLayout lower_q8a(int64_t rows, int64_t columns);
+int64_t lower_slots(const Type *state);              /* whole tiles: positions are kept at slots mod this */
+KElem lower_state_elem(const Type *state);
 uint64_t lower_state_bytes(const Lower *l, uint32_t state);
 bool lower_per_token(const Lower *l, const Type *t); /* first dimension counts the call's tokens */
 

@@ -318,6 +318,7 @@ static void stage_rope(Row *r, const Node *n)
 typedef struct {
   Row *r;
   uint16_t param;
+  KElem elem;
   KVal at;   /* element where the row starts */
   bool keys; /* in tiles, transposed: columns are KEY_TILE apart */
 } CacheRow;
@@ -326,7 +327,7 @@ static void cache_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
 {
   CacheRow *c = ctx;
   Kernel *k = l->k;
-  KVal x = eval(c->r, graph_in(l->g, c->r->now->v, 1), j, off, lanes);
+  KVal x = k_cast(k, c->elem, eval(c->r, graph_in(l->g, c->r->now->v, 1), j, off, lanes));
 
   if (!c->keys) {
     k_store(k, c->param, idx_add(k, c->at, j), off, x);
@@ -337,7 +338,7 @@ static void cache_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
     k_store(k, c->param, at, (off + i) * KEY_TILE, lanes == 1 ? x : k_extract(k, x, i));
 }
 
-/* State [capacity, heads, size]. Values: [head][slot][size]. Keys: [head][tile][size][slot in the tile]. */
+/* State [capacity, heads, size], in whole tiles of slots. Values: [head][slot][size]. Keys: [head][tile][size][slot in the tile]. */
 static void stage_update(Row *r)
 {
   Lower *l = r->l;
@@ -346,13 +347,16 @@ static void stage_update(Row *r)
   while (graph_node(l->g, s)->op == OP_update)
     s = graph_in(l->g, s, 0);
   uint32_t state = graph_node(l->g, s)->attr.index;
-  int64_t heads = heads_of(r), size = type_last(&r->full);
-  int64_t slots = (int64_t)round_up((uint64_t)l->prog->module->states.data[state].type.dim[0], KEY_TILE);
-  CacheRow c = {r, lower_param(l, l->state_buffer[state], 0, KE_f32, KA_WRITE, "state"), 0,
+  const Type *t = &l->prog->module->states.data[state].type;
+  KElem elem = lower_state_elem(t);
+  int64_t heads = heads_of(r), size = type_last(&r->full), slots = lower_slots(t);
+  CacheRow c = {r, lower_param(l, l->state_buffer[state], 0, elem, KA_WRITE, "state"), elem, 0,
                 l->state_is_keys[state]};
   KVal head = heads == 1 ? k_idx(k, 0) : k_op2(k, K_rem, r->row, k_idx(k, heads));
   KVal slot = idx_add(k, k_arg(k, 0), token_of(r));
 
+  if (slots < (int64_t)l->prog->context)
+    slot = k_op2(k, K_rem, slot, k_idx(k, slots));
   if (c.keys) {
     KVal tile = k_op2(k, K_div, slot, k_idx(k, KEY_TILE)), lane = k_op2(k, K_rem, slot, k_idx(k, KEY_TILE));
     KVal tiles = idx_add(k, idx_mul(k, head, slots / KEY_TILE), tile);
