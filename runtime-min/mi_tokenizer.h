@@ -11,8 +11,8 @@ size_t mi_tok_work_bytes(const void *table, size_t text_bytes);
 
 /* Tokenizes text[0..len) (any bytes). add_special: BOS/EOS as the model's metadata says.
  * parse_special: names of control tokens in the text become those tokens.
- * Writes at most `cap` ids and returns how many there are in all (may exceed cap), or -1 if
- * `work` is too small. */
+ * Writes at most `cap` ids and returns how many there are in all (may exceed cap; at most 2 * len + 2), or -1
+ * if `work` is too small. */
 int64_t mi_tok_encode(const void *table, const char *text, size_t len, int add_special, int parse_special,
                       int32_t *ids, size_t cap, void *work, size_t work_bytes);
 
@@ -30,9 +30,9 @@ typedef struct {
 size_t mi_tok_decode(const void *table, MiDecoder *d, int32_t id, char *out, size_t cap); /* cap >= 1024 */
 size_t mi_tok_flush(MiDecoder *d, char *out, size_t cap);
 
-uint32_t mi_tok_vocab(const void *table);       /* number of tokens */
-uint32_t mi_tok_max_piece(const void *table);   /* bytes of the longest piece */
-int32_t mi_tok_bos(const void *table);          /* -1: none */
+uint32_t mi_tok_vocab(const void *table);     /* number of tokens */
+uint32_t mi_tok_max_piece(const void *table); /* bytes of the longest piece */
+int32_t mi_tok_bos(const void *table);        /* -1: none */
 int mi_tok_is_eog(const void *table, int32_t id);
 
 #endif

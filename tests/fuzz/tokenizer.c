@@ -21,7 +21,7 @@ static void use_table(const void *table, const char *s, size_t n, bool special, 
   char out[1024];
   Ids ids = tok_encode(table, &a, s, n, !lossless, special);
 
-  assert(ids.n >= 0 && ids.n <= (int64_t)n + 3);
+  assert(ids.n >= 0 && ids.n <= 2 * (int64_t)n + 2);
   for (int64_t i = 0; i < ids.n; i++) {
     assert(ids.ids[i] >= 0 && (uint32_t)ids.ids[i] < mi_tok_vocab(table));
     size_t shown = mi_tok_decode(table, &d, ids.ids[i], out, sizeof out);

@@ -98,9 +98,9 @@ static inline Ids tok_encode(const void *table, Arena *a, const char *s, size_t 
 {
   size_t bytes = mi_tok_work_bytes(table, n);
   void *work = malloc(bytes);
-  Ids r = {.ids = arena_alloc(a, (n + 3) * sizeof(int32_t))};
+  Ids r = {.ids = arena_alloc(a, (2 * n + 2) * sizeof(int32_t))};
 
-  r.n = mi_tok_encode(table, s, n, bos, special, r.ids, n + 3, work, bytes);
+  r.n = mi_tok_encode(table, s, n, bos, special, r.ids, 2 * n + 2, work, bytes);
   free(work);
   return r;
 }
