@@ -14,7 +14,7 @@ typedef struct {
 /* The 64-bit hash of key i. */
 typedef uint64_t TokHashKey(const void *keys, uint64_t seed, uint32_t i);
 
-/* n different keys. Fails if two keys cannot be told apart by any seed that is tried. */
-bool tok_hash_build(uint32_t n, TokHashKey *key, const void *keys, Arena *arena, TokHash *out, Err *e);
+/* n different keys. False if some cannot be told apart by any seed that is tried: such keys are made on purpose. */
+bool tok_hash_build(uint32_t n, TokHashKey *key, const void *keys, Arena *arena, TokHash *out);
 
 #endif

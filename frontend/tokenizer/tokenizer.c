@@ -26,6 +26,11 @@ static uint32_t append(Text *t, const void *data, size_t bytes)
   return at;
 }
 
+static bool no_hash(const Vocab *v, const char *key)
+{
+  return fail(v->e, "%s: tokenizer.ggml.%s: no perfect hash was found", model_shown_path(v->m->path), key);
+}
+
 /* ---- pieces */
 
 static bool add_pieces(const Vocab *v, Text *t, MiTokTable *head)
@@ -120,8 +125,8 @@ static bool add_texts(const Vocab *v, Text *t, MiTokTable *head)
   for (uint32_t i = 0; i < v->n; i++)
     if (v->is_key[i])
       ids[n++] = i;
-  if (!tok_hash_build(n, text_key, &keys, v->arena, &found, v->e))
-    return false;
+  if (!tok_hash_build(n, text_key, &keys, v->arena, &found))
+    return no_hash(v, "tokens");
   uint32_t *slots = NEW_ARRAY(v->arena, uint32_t, found.hash.n_slots);
   memset(slots, 0xff, found.hash.n_slots * sizeof *slots);
   for (uint32_t i = 0; i < n; i++)
@@ -228,8 +233,10 @@ static bool add_merges(const Vocab *v, Text *t, MiTokTable *head)
   Merges merges = {0};
   TokHash found;
 
-  if (!read_merges(v, &merges) || !tok_hash_build(merges.len, merge_key, merges.data, v->arena, &found, v->e))
+  if (!read_merges(v, &merges))
     return false;
+  if (!tok_hash_build(merges.len, merge_key, merges.data, v->arena, &found))
+    return no_hash(v, "merges");
   uint64_t *slots = NEW_ARRAY(v->arena, uint64_t, found.hash.n_slots);
   memset(slots, 0xff, found.hash.n_slots * sizeof *slots);
   for (uint32_t i = 0; i < merges.len; i++)

@@ -68,8 +68,10 @@ static const void *bpe_table(Arena *a)
 
 static const void *spm_table(Arena *a)
 {
+  static Model *m;
   Err e = {0};
-  Model *m = model_open(MICC_SOURCE_DIR "/tests/data/stories260K.gguf", &e);
+
+  m = model_open(MICC_SOURCE_DIR "/tests/data/stories260K.gguf", &e);
   const void *table = m ? tok_table(m, a, &e) : NULL;
 
   assert(table);
