@@ -491,11 +491,21 @@ static bool verify_type(const Check *c, const KNode *n)
   return true;
 }
 
+/* The text form names parameters. */
+static bool verify_names(const Kernel *k, Err *e)
+{
+  for (uint32_t i = 0; i < k->params.len; i++)
+    for (uint32_t j = 0; j < i; j++)
+      if (!strcmp(k->params.data[i].name, k->params.data[j].name))
+        return fail(e, "kernel '%s': two parameters are named '%s'", k->name, k->params.data[i].name);
+  return true;
+}
+
 bool kernel_verify(const Kernel *k, Err *e)
 {
   Verify v = {.c = {k, 0, e}};
   Arena tmp = {0};
-  bool ok = true;
+  bool ok = verify_names(k, e);
 
   v.scope = NEW_ARRAY(&tmp, KVal, k->nodes.len);
   v.open = NEW_ARRAY(&tmp, uint8_t, k->nodes.len);

@@ -210,6 +210,19 @@ static void touch(Lower *l, uint32_t buffer)
     b->last = b->last > l->launch ? b->last : l->launch;
 }
 
+/* x, x2, x3: parameters are told apart by name in a kernel's text. */
+static const char *free_name(const Lower *l, const char *name)
+{
+  const char *tried = name;
+
+  for (uint32_t n = 2, i = 0; i < l->k->params.len; i++)
+    if (!strcmp(l->k->params.data[i].name, tried)) {
+      tried = arena_printf(l->arena, "%s%u", name, n++);
+      i = UINT32_MAX; /* once more from the start */
+    }
+  return tried;
+}
+
 uint16_t lower_param(Lower *l, uint32_t buffer, uint64_t offset, KElem elem, KAccess access, const char *name)
 {
   touch(l, buffer);
@@ -222,7 +235,7 @@ uint16_t lower_param(Lower *l, uint32_t buffer, uint64_t offset, KElem elem, KAc
     }
   }
   *PUSH(l->arena, l->binds) = (Bind){buffer, offset};
-  return kernel_param(l->k, name, elem, access);
+  return kernel_param(l->k, free_name(l, name), elem, access);
 }
 
 uint16_t lower_scratch(Lower *l, uint64_t bytes)
@@ -497,6 +510,8 @@ bool pass_lower(const Module *m, const Target *target, Program **out, Err *e)
     return false;
   p->arena = m->arena;
   p->module = m;
+  p->target = target->name;
+  p->target_needs = target->needs;
   (void)program_buffer(p, SPACE_SCRATCH, "none", 0);
   p->buffers.len = 1;
   for (int i = 0; i < LAYOUT_RAW; i++)
