@@ -15,7 +15,7 @@
 
 static const char usage[] =
     "usage: micc [options] MODEL.gguf [-o PROGRAM]    compile a model to one static executable\n"
-    "       micc run [options] MODEL.gguf [-p TEXT]   compile in memory and run: the program's options too\n"
+    "       micc run [options] MODEL.gguf [-p TEXT]   compile in memory and run; takes its options too\n"
     "       micc inspect [--json] MODEL.gguf          what is in a model file\n"
     "       micc targets | ops | passes               what this micc knows\n"
     "\n"
@@ -156,7 +156,7 @@ static int set_option(Options *o, int option, const char *value)
 static int refused(int option, char **argv)
 {
   char letter[3] = {'-', (char)optopt, 0};
-  const char *arg = optopt > 0 && optopt < 256 ? letter : argv[optind - 1];
+  const char *word = argv[optind - 1], *arg = strncmp(word, "--", 2) && optopt < 256 ? letter : word;
 
   if (option == ':')
     return wrong("no value for", arg);
