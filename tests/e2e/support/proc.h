@@ -33,7 +33,8 @@ enum { PROC_TIMEOUT = -1, PROC_FAILED = -2 };
 
 Proc proc_run(Arena *a, const ProcHow *how, const char *const *argv);
 
-/* proc(&arena, NULL, "ls", "-l") */
+/* proc(&arena, NULL, "ls", "-l");  proc(&arena, HOW(.dir = dir, .seconds = 5), "ls") */
+#define HOW(...)          (&(ProcHow){__VA_ARGS__})
 #define proc(a, how, ...) proc_run(a, how, (const char *const[]){__VA_ARGS__, NULL})
 
 bool proc_crashed(const Proc *p); /* ended by a signal, or at the time limit */

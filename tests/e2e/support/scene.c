@@ -62,7 +62,7 @@ bool scene_read(Arena *a, const char *path, Bytes *out)
   long long n = scene_size(path);
   int fd = n < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
 
-  *out = (Bytes){"", 0};
+  *out = (Bytes){NULL, 0};
   if (fd < 0)
     return false;
   out->data = arena_alloc(a, (size_t)n + 1);
