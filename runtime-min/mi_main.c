@@ -38,6 +38,15 @@ static void catch_signals(void)
   signal(SIGPIPE, SIG_IGN);
 }
 
+/* If a standard file is closed, the next one opened would take its place, and get the text. Opened the wrong
+ * way round, so that its use fails as before. */
+static void fill_standard_files(void)
+{
+  for (int fd = 0; fd < 3; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+      (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+}
+
 int mi_complain(const MiSession *s, int status, const char *format, ...)
 {
   char line[512];
@@ -388,6 +397,7 @@ int mi_main(const MiImage *image, MiKernel *const *kernels, int argc, char **arg
     return mi_complain(&s, MI_USAGE, "%s", mi_out_string(&why));
   }
   catch_signals();
+  fill_standard_files();
   if (only_tell(&s, &status))
     return status;
   status = open_engine(&s, kernels);
