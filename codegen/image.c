@@ -22,65 +22,90 @@ static uint64_t append(Text *t, const void *bytes, uint64_t n, uint64_t align)
   return at;
 }
 
-static void put_binds(const Program *p, MiImage *im, Text *t)
-{
-  MiBind *b = NEW_ARRAY(t->arena, MiBind, p->binds.len);
+/* Tables of all programs, one after the other. */
+typedef struct {
+  ARRAY(MiBind) binds;
+  ARRAY(MiPart) parts;
+  ARRAY(MiLaunch) launches;
+  ARRAY(MiEntry) entries;
+  ARRAY(MiLevel) levels;
+  uint32_t kernels;
+} Tables;
 
+static void add_binds(Arena *a, Tables *t, const Program *p)
+{
   for (uint32_t i = 0; i < p->binds.len; i++) {
     const Buffer *buf = &p->buffers.data[p->binds.data[i].buffer];
-    b[i] = (MiBind){.offset = buf->offset + p->binds.data[i].offset, .space = buf->space};
+    *PUSH(a, t->binds) = (MiBind){.offset = buf->offset + p->binds.data[i].offset, .space = buf->space};
   }
-  im->n_binds = p->binds.len;
-  im->binds = append(t, b, p->binds.len * sizeof *b, MI_ALIGN);
 }
 
-static void put_parts(const Program *p, MiImage *im, Text *t)
+static void add_parts(Arena *a, Tables *t, const Program *p)
 {
-  MiPart *out = NEW_ARRAY(t->arena, MiPart, p->parts.len);
+  uint32_t first_bind = t->binds.len;
 
   for (uint32_t i = 0; i < p->parts.len; i++) {
     const Part *q = &p->parts.data[i];
-    out[i] = (MiPart){.kernel = q->kernel,
-                      .grid = q->grid,
-                      .per_token = q->per_token,
-                      .first_bind = q->binds.first,
-                      .n_binds = q->binds.count,
-                      .bytes = q->bytes,
-                      .ops = q->ops};
+    *PUSH(a, t->parts) = (MiPart){.kernel = t->kernels + q->kernel,
+                                  .grid = q->grid,
+                                  .per_token = q->per_token,
+                                  .first_bind = first_bind + q->binds.first,
+                                  .n_binds = q->binds.count,
+                                  .bytes = q->bytes,
+                                  .ops = q->ops};
   }
-  im->n_parts = p->parts.len;
-  im->parts = append(t, out, p->parts.len * sizeof *out, MI_ALIGN);
 }
 
-static void put_launches(const Program *p, MiImage *im, Text *t)
+static void add_launches(Text *head, Tables *t, const Program *p)
 {
-  MiLaunch *out = NEW_ARRAY(t->arena, MiLaunch, p->launches.len);
+  uint32_t first_part = t->parts.len;
 
   for (uint32_t i = 0; i < p->launches.len; i++) {
     const Launch *l = &p->launches.data[i];
-    out[i] = (MiLaunch){l->parts.first, l->parts.count, append(t, l->name, strlen(l->name) + 1, 1)};
+    uint64_t name = append(head, l->name, strlen(l->name) + 1, 1);
+    *PUSH(head->arena, t->launches) = (MiLaunch){first_part + l->parts.first, l->parts.count, name};
   }
-  im->n_launches = p->launches.len;
-  im->launches = append(t, out, p->launches.len * sizeof *out, MI_ALIGN);
 }
 
-static void put_entries(const Program *p, MiImage *im, Text *t)
+static void add_entries(Arena *a, Tables *t, const Program *p, MiImage *im)
 {
-  MiEntry *out = NEW_ARRAY(t->arena, MiEntry, p->entries.len);
+  uint32_t first_launch = t->launches.len;
 
   for (uint32_t i = 0; i < p->entries.len; i++) {
     const Entry *e = &p->entries.data[i];
-    out[i] = (MiEntry){.first_launch = e->launches.first,
-                       .n_launches = e->launches.count,
-                       .tokens = e->tokens,
-                       .has_logits = e->logits_buffer != 0};
-    strncpy(out[i].name, e->name, sizeof out[i].name - 1);
+    MiEntry *out = PUSH(a, t->entries);
+    *out = (MiEntry){.level = t->levels.len,
+                     .first_launch = first_launch + e->launches.first,
+                     .n_launches = e->launches.count,
+                     .tokens = e->tokens,
+                     .has_logits = e->logits_buffer != 0};
+    strncpy(out->name, e->name, sizeof out->name - 1);
     if (e->logits_buffer)
       im->logits_at = p->buffers.data[e->logits_buffer].offset;
     im->tokens_at = p->buffers.data[e->tokens_buffer].offset;
   }
-  im->n_entries = p->entries.len;
-  im->entries = append(t, out, p->entries.len * sizeof *out, MI_ALIGN);
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+  return a > b ? a : b;
+}
+
+/* Entries name launches, launches parts, parts binds: what is named is counted before it is added. */
+static void add_program(Text *head, Tables *t, const Program *p, MiImage *im)
+{
+  Arena *a = head->arena;
+
+  add_entries(a, t, p, im);
+  add_launches(head, t, p);
+  add_parts(a, t, p);
+  add_binds(a, t, p);
+  MiLevel *level = PUSH(a, t->levels);
+  *level = (MiLevel){.needs = p->target_needs};
+  strncpy(level->name, p->target, sizeof level->name - 1);
+  t->kernels += p->kernels.len;
+  im->arena_bytes = larger(im->arena_bytes, p->space_bytes[SPACE_ARENA]);
+  im->scratch_bytes = larger(im->scratch_bytes, p->space_bytes[SPACE_SCRATCH]);
 }
 
 static uint32_t vocabulary(const Program *p)
@@ -92,22 +117,30 @@ static uint32_t vocabulary(const Program *p)
   return 0;
 }
 
-void image_build(Arena *a, const Program *p, const ImageParts *parts, Image *out)
+#define PUT(im, t, head, name)                                                                               \
+  ((im)->n_##name = (t)->name.len,                                                                           \
+   (im)->name = append(head, (t)->name.data, (t)->name.len * sizeof *(t)->name.data, MI_ALIGN))
+
+void image_build(Arena *a, Program *const *programs, unsigned n, const ImageParts *parts, Image *out)
 {
+  const Program *p = programs[0];
   Text t = {.arena = a};
-  MiImage im = {.version = MI_VERSION, .header_bytes = sizeof im, .n_kernels = p->kernels.len};
+  Tables tables = {.kernels = 0};
+  MiImage im = {.version = MI_VERSION, .header_bytes = sizeof im};
 
   memcpy(im.magic, MI_MAGIC, sizeof im.magic);
   text_add(&t, (const char *)&im, sizeof im);
-  put_binds(p, &im, &t);
-  put_parts(p, &im, &t);
-  put_launches(p, &im, &t);
-  put_entries(p, &im, &t);
+  for (unsigned i = 0; i < n; i++)
+    add_program(&t, &tables, programs[i], &im);
+  PUT(&im, &tables, &t, binds);
+  PUT(&im, &tables, &t, parts);
+  PUT(&im, &tables, &t, launches);
+  PUT(&im, &tables, &t, entries);
+  PUT(&im, &tables, &t, levels);
+  im.n_kernels = tables.kernels;
   im.n_vocab = vocabulary(p);
   im.context = p->context;
-  im.arena_bytes = p->space_bytes[SPACE_ARENA];
   im.state_bytes = p->space_bytes[SPACE_STATE];
-  im.scratch_bytes = p->space_bytes[SPACE_SCRATCH];
   im.about_bytes = strlen(parts->about);
   im.about = append(&t, parts->about, im.about_bytes + 1, 1);
   im.has_tokenizer = parts->tokenizer_bytes != 0;

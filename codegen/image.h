@@ -12,14 +12,15 @@ typedef struct {
 } ImageParts;
 
 typedef struct {
-  const Program *prog;
+  const Program *prog; /* the first: all have the same weights */
   const uint8_t *head; /* everything before the weights */
   uint64_t head_bytes; /* whole pages */
   uint64_t bytes;      /* of the image */
 } Image;
 
-/* Builds what stands before the weights, in `a`. */
-void image_build(Arena *a, const Program *p, const ImageParts *parts, Image *out);
+/* Builds what stands before the weights, in `a`, from the programs of one module, one for each level in rising
+ * order. Kernels are numbered through: those of the first program, then those of the second, ... */
+void image_build(Arena *a, Program *const *programs, unsigned n, const ImageParts *parts, Image *out);
 
 /* Gives the image to `sink` piece by piece, weights laid out on the way: memory use does not grow with
  * the model. Stops and returns false as soon as sink does. */

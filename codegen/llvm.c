@@ -130,8 +130,10 @@ static bool print_kernels(const Unit *u, const Kernel *const *kernels, uint32_t 
   bool ok = true;
 
   p.b = LLVMCreateBuilderInContext(u->ctx);
-  for (uint32_t i = 0; ok && i < n; i++)
+  for (uint32_t i = 0; ok && i < n; i++) {
+    p.target = u->o->targets ? u->o->targets[i] : u->o->target;
     ok = (fn[i] = llvm_print_kernel(&p, kernels[i])) != NULL;
+  }
   if (ok)
     add_table(u, fn, n);
   LLVMDisposeBuilder(p.b);
@@ -275,8 +277,13 @@ LlvmJit *llvm_jit(const Kernel *const *kernels, uint32_t n, const LlvmOptions *o
   LLVMMemoryBufferRef object = NULL;
   LlvmJit *jit = NULL;
 
-  if (!o->target->runs_here())
-    fail(e, "this machine does not run code for '%s'", o->target->name);
+  const Target *lacking = NULL;
+  for (uint32_t i = 0; i < n && !lacking; i++) {
+    const Target *t = o->targets ? o->targets[i] : o->target;
+    lacking = t->runs_here() ? NULL : t;
+  }
+  if (lacking)
+    fail(e, "this machine does not run code for '%s'", lacking->name);
   else if (open_unit(&u, kernels, n, LLVMRelocPIC))
     object = emit_buffer(&u, LLVMObjectFile);
   close_unit(&u);

@@ -16,7 +16,8 @@ typedef struct {
 } LlvmTimes;
 
 typedef struct {
-  const Target *target; /* a row with a triple */
+  const Target *target;         /* a row with a triple; of several, the first */
+  const Target *const *targets; /* of each kernel, all of one triple; NULL: `target` for all */
   int opt_level;        /* 0 .. 3 */
   LlvmTimes *times;     /* added to, if not NULL */
 } LlvmOptions;

@@ -1,6 +1,8 @@
 /* target.c - the target table, and the host's place in it. See target.h. */
 #include "codegen/target.h"
 
+#include "runtime-min/mi_image.h"
+
 #define X86_64_LINUX "x86_64-unknown-linux-musl"
 
 #ifdef __x86_64__
@@ -11,7 +13,7 @@
 
 /* A function a row, since the builtin wants literals. */
 #define TARGET(id, name, alias, cpu, vec, regs, fma, f16c, dot4, dot2, loops, l1, l2, triple, features,      \
-               host)                                                                                         \
+               needs, host)                                                                                  \
   static bool runs_##id(void)                                                                                \
   {                                                                                                          \
     return host;                                                                                             \
@@ -20,9 +22,9 @@
 #undef TARGET
 
 #define TARGET(id, name, alias, cpu, vec, regs, fma, f16c, dot4, dot2, loops, l1, l2, triple, features,      \
-               host)                                                                                         \
-  {name, alias, triple, cpu,  features, runs_##id, vec,      regs,                                           \
-   fma,  f16c,  dot4,   dot2, loops,    l1 * 1024, l2 * 1024},
+               needs, host)                                                                                  \
+  {name, alias, triple, cpu,  features, runs_##id, needs,     vec,                                           \
+   regs, fma,   f16c,   dot4, dot2,     loops,     l1 * 1024, l2 * 1024},
 const Target target_table[] = {
 #include "codegen/target.def"
 };
@@ -63,4 +65,30 @@ const Target *target_find(const char *cpu, Err *e)
     if (is_name(&target_table[i], cpu))
       return &target_table[i];
   return unknown(cpu, e);
+}
+
+unsigned target_list(const char *cpus, const Target **out, unsigned max, Err *e)
+{
+  unsigned n = 0;
+
+  for (const char *p = cpus; *p; p += *p == ',') {
+    char name[64];
+    size_t len = strcspn(p, ",");
+    if (!len || len >= sizeof name)
+      return (unsigned)fail(e, "--cpu=%s: not a list of names", cpus);
+    memcpy(name, p, len);
+    name[len] = 0;
+    const Target *t = target_find(name, e);
+    if (!t)
+      return 0;
+    if (n == max)
+      return (unsigned)fail(e, "--cpu=%s: at most %u levels in one program", cpus, max);
+    if (n && (t <= out[n - 1] || !t->triple || !out[n - 1]->triple || strcmp(t->triple, out[n - 1]->triple)))
+      return (unsigned)fail(
+          e, "--cpu=%s: levels of one program rise, see micc targets; '%s' does not follow '%s'", cpus,
+          t->name, out[n - 1]->name);
+    out[n++] = t;
+    p += len;
+  }
+  return n ? n : (unsigned)fail(e, "--cpu needs a name");
 }

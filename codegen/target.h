@@ -9,6 +9,7 @@ typedef struct {
   const char *triple;         /* of objects; NULL: C source, for any machine */
   const char *cpu, *features; /* for LLVM */
   bool (*runs_here)(void);    /* whether this machine can run the row's code */
+  uint32_t needs;             /* MI_CPU_* of runtime-min/mi_image.h: what a program checks when it starts */
   uint32_t vector_bytes;      /* of a vector register */
   uint32_t registers;         /* how many vector registers */
   bool fma;                   /* K_fma is one instruction; elsewhere pass_legalize() rewrites it */
@@ -23,6 +24,9 @@ extern const unsigned target_count;
 
 /* By name or alias; `native` is target_host(). An unknown name fails with the list of the known. */
 const Target *target_find(const char *cpu, Err *e);
+
+/* A list of CPU names: rows in rising order, one target triple. At most `max`; returns how many, 0 on failure. */
+unsigned target_list(const char *cpus, const Target **out, unsigned max, Err *e);
 
 /* The best row that this machine fulfils (so that what is made for it is a named row's bytes). */
 const Target *target_host(void);

@@ -14,7 +14,8 @@
 #include "codegen/llvm.h"
 #endif
 
-static const char default_cpu[] = "x86-64-v3";
+/* A program runs well on any x86-64 of the last 15 years; what is to be read is one level. */
+static const char default_cpus[] = "x86-64-v2,x86-64-v3,x86-64-v4+vnni", default_cpu[] = "x86-64-v3";
 
 static double now_ms(void)
 {
@@ -68,7 +69,7 @@ static void add_precision(const Model *m, Text *t)
 static const char *about(const Compile *c, Arena *a)
 {
   const Model *m = c->model;
-  const Program *p = c->program;
+  const Program *p = c->programs[0];
   Text t = {.arena = a};
   const char *name = meta_text(m, a, "general.name"), *licence = meta_text(m, a, "general.license");
   const char *file = one_line(a, base_name(m->path), strlen(base_name(m->path)));
@@ -86,23 +87,43 @@ static const char *about(const Compile *c, Arena *a)
               c->info.context_trained, dtype_info[c->info.kv].name);
   text_printf(&t, "memory: weights %.1f MB (mapped), state %.1f MB, arena %.2f MB\n",
               (double)p->space_bytes[SPACE_WEIGHTS] / 1e6, (double)state / 1e6, (double)arena / 1e6);
-  text_printf(&t, "target: %s %s\ncompiler: micc %s\n", c->target->triple ? c->target->triple : "C99",
-              c->target->name, MICC_VERSION);
+  text_printf(&t, "target: %s", c->targets[0]->triple ? c->targets[0]->triple : "C99");
+  for (unsigned i = 0; i < c->n_targets; i++)
+    text_printf(&t, "%s %s", i ? "," : "", c->targets[i]->name);
+  text_printf(&t, "\ncompiler: micc %s\n", MICC_VERSION);
   return t.data;
 }
 
 /* ---- from file to program */
 
-static bool pick_target(Compile *c, Err *e)
+static bool pick_targets(Compile *c, Err *e)
 {
   const Options *o = c->opt;
   bool c_source = o->emit == EMIT_C || o->tcc;
-  const char *cpu = o->cpu ? o->cpu : c_source ? "c" : default_cpu;
+  const char *cpu = o->cpu ? o->cpu : c_source ? "c" : o->emit <= EMIT_OBJ ? default_cpus : default_cpu;
 
-  c->target = target_find(cpu, e);
-  if (c->target && !c->target->triple && !c_source && o->emit <= EMIT_ASM)
+  c->n_targets = target_list(cpu, c->targets, MAX_TARGETS, e);
+  if (!c->n_targets)
+    return false;
+  if (!c->targets[0]->triple && !c_source && o->emit <= EMIT_ASM)
     return fail(e, "--cpu=%s is for --emit=c", cpu);
-  return c->target;
+  return c->n_targets == 1 || !c_source || fail(e, "--cpu=%s: C source is for one level", cpu);
+}
+
+/* The kernels of all levels, one after the other, as the image numbers them. */
+static void list_kernels(Compile *c)
+{
+  uint32_t n = 0;
+
+  for (unsigned t = 0; t < c->n_targets; t++)
+    c->n_kernels += c->programs[t]->kernels.len;
+  c->kernels = NEW_ARRAY(&c->model->arena, const Kernel *, c->n_kernels);
+  c->kernel_targets = NEW_ARRAY(&c->model->arena, const Target *, c->n_kernels);
+  for (unsigned t = 0; t < c->n_targets; t++)
+    for (uint32_t i = 0; i < c->programs[t]->kernels.len; i++) {
+      c->kernels[n] = c->programs[t]->kernels.data[i];
+      c->kernel_targets[n++] = c->targets[t];
+    }
 }
 
 static void flush_log(Compile *c)
@@ -126,21 +147,22 @@ bool compile_build(Compile *c, Err *e)
   if (c->info.context_trained && c->info.context > c->info.context_trained)
     fprintf(stderr, "micc: warning: %s: was trained with %u tokens of context, not %u\n", c->model->path,
             c->info.context_trained, c->info.context);
-  PassOptions po = {c->target, c->opt->print_after, c->opt->time_passes, &c->log};
-  bool ok = passes_run(c->module, &po, &c->program, e);
+  PassOptions po = {c->targets, c->n_targets, c->opt->print_after, c->opt->time_passes, &c->log};
+  bool ok = passes_run(c->module, &po, c->programs, e);
   flush_log(c);
   if (!ok)
     return false;
+  list_kernels(c);
   model_hash(c->model);
   ImageParts parts = {about(c, a), c->tokenizer, c->tokenizer_bytes};
-  image_build(a, c->program, &parts, &c->image);
+  image_build(a, c->programs, c->n_targets, &parts, &c->image);
   return true;
 }
 
 bool compile_open(Compile *c, const Options *opt, Err *e)
 {
   *c = (Compile){.opt = opt};
-  return pick_target(c, e) && (c->model = model_open(opt->model, e));
+  return pick_targets(c, e) && (c->model = model_open(opt->model, e));
 }
 
 void compile_close(Compile *c)
@@ -196,9 +218,8 @@ static bool write_bytes(const char *path, const void *bytes, uint64_t n, Err *e)
 static bool emit_llvm(Compile *c, LlvmOutput what, const void **bytes, uint64_t *n, Err *e)
 {
   LlvmTimes times = {0};
-  LlvmOptions lo = {c->target, c->opt->opt_level, &times};
-  bool ok = llvm_emit((const Kernel *const *)c->program->kernels.data, c->program->kernels.len, &lo, what,
-                      &c->model->arena, bytes, n, e);
+  LlvmOptions lo = {c->targets[0], c->kernel_targets, c->opt->opt_level, &times};
+  bool ok = llvm_emit(c->kernels, c->n_kernels, &lo, what, &c->model->arena, bytes, n, e);
 
   if (ok && (c->opt->time_passes || c->opt->verbose))
     fprintf(stderr, "llvm       %8.3f ms (%u kernels: build %.1f, optimise %.1f, emit %.1f)\n",
@@ -229,7 +250,7 @@ static bool write_exe(Compile *c, const char *path, Err *e)
   uint64_t n;
   double start = now_ms();
 
-  if (!emit_llvm(c, LLVM_OBJ, &object, &n, e) || !package_exe(path, object, n, &c->image, c->target, e))
+  if (!emit_llvm(c, LLVM_OBJ, &object, &n, e) || !package_exe(path, object, n, &c->image, c->targets[0], e))
     return false;
   if (c->opt->verbose)
     fprintf(stderr, "%s: %.1f KB of kernels, %.3f MB of image (tokenizer %.1f KB), link and write %.1f ms\n",
@@ -260,7 +281,7 @@ static bool write_c(Compile *c, const char *path, Err *e)
               " *   cc -O3 %s RUNTIME/mi_*.c RUNTIME/start/mi_start_file.c -o %s -lpthread -lm\n"
               " * where RUNTIME is share/micc/runtime-min of micc's installation. */\n",
               MICC_VERSION, base_name(c->model->path), base_name(stem), base, base_name(stem));
-  if (!c_print_kernels((const Kernel *const *)c->program->kernels.data, c->program->kernels.len, &t, e))
+  if (!c_print_kernels(c->kernels, c->n_kernels, &t, e))
     return false;
   text_printf(&t, "\nextern const char mi_image_name[];\nconst char mi_image_name[] = \"");
   c_string(&t, base_name(stem));
@@ -274,10 +295,13 @@ static bool write_text(Compile *c, const char *path, Err *e)
 
   switch (c->opt->emit) {
   case EMIT_GRAPH: module_print(c->module, &t); break;
-  case EMIT_PLAN: program_print(c->program, &t); break;
+  case EMIT_PLAN:
+    for (unsigned i = 0; i < c->n_targets; i++)
+      program_print(c->programs[i], &t);
+    break;
   default:
-    for (uint32_t i = 0; i < c->program->kernels.len; i++)
-      kernel_print(c->program->kernels.data[i], &t);
+    for (uint32_t i = 0; i < c->n_kernels; i++)
+      kernel_print(c->kernels[i], &t);
   }
   return write_bytes(path, t.data, t.len, e);
 }

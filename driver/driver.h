@@ -34,8 +34,12 @@ typedef struct {
   Model *model;
   Module *module;
   ArchInfo info;
-  const Target *target;
-  Program *program;
+  const Target *targets[MAX_TARGETS]; /* levels, rising */
+  unsigned n_targets;
+  Program *programs[MAX_TARGETS];     /* one for each */
+  const Kernel **kernels;             /* of all programs, in the image's numbering */
+  const Target **kernel_targets;
+  uint32_t n_kernels;
   Image image;
   const uint8_t *tokenizer;
   uint64_t tokenizer_bytes;

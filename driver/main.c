@@ -22,11 +22,12 @@ static const char usage[] =
     "  -o FILE           what to write (default: the model's name, without its ending)\n"
     "  --emit=KIND       exe (default), obj, c, llvm, asm, graph, kernels, plan; the last five are texts\n"
     "                    and go to standard output without -o; c writes NAME.weights too\n"
-    "  --cpu=NAME        x86-64-v2, x86-64-v3 (default), x86-64-v4, cascadelake, native (default of run);\n"
-    "                    micc targets lists them\n"
+    "  --cpu=NAME,...    levels that the program holds kernels for, rising; it picks the best when it starts\n"
+    "                    (default: x86-64-v2,x86-64-v3,x86-64-v4+vnni), or native; micc targets lists them\n"
     "  -c, --context=N   capacity in tokens (default: the model's own limit, at most 4096)\n"
     "  --prefill=N       tokens in a tile of the prompt (default 96; 0: none, token by token)\n"
     "  -O0 .. -O3        effort of LLVM (default 2)\n"
+    "  --kv=TYPE         keys and values in f16 or f32 (default: f16, but f32 if all matrices are)\n"
     "  --backend=KIND    of run: llvm (default) or tcc\n"
     "  --oracle          of run: through the interpreter of the graph, slow and plain\n"
     "  --print-after=P   print what pass P leaves, or all; micc passes lists them\n"
@@ -83,10 +84,11 @@ static int set_emit(Options *o, const char *value)
 
 static int set_cpu(Options *o, const char *value)
 {
+  const Target *targets[MAX_TARGETS];
   Err e = {0};
 
   o->cpu = value;
-  if (target_find(value, &e))
+  if (target_list(value, targets, MAX_TARGETS, &e))
     return 0;
   fprintf(stderr, "micc: %s\n", e.text);
   return 2;

@@ -67,7 +67,7 @@ static MiKernel *const *jit_tcc(Jit *j, const Compile *c, Err *e)
 {
 #if MICC_HAVE_TCC
   Text t = {.arena = &c->model->arena};
-  if (!c_print_kernels((const Kernel *const *)c->program->kernels.data, c->program->kernels.len, &t, e))
+  if (!c_print_kernels(c->kernels, c->n_kernels, &t, e))
     return NULL;
   j->tcc = tcc_jit(t.data, e);
   return j->tcc ? tcc_jit_symbol(j->tcc, "mi_kernels") : NULL;
@@ -81,8 +81,8 @@ static MiKernel *const *jit_tcc(Jit *j, const Compile *c, Err *e)
 static MiKernel *const *jit_llvm(Jit *j, const Compile *c, Err *e)
 {
 #if MICC_HAVE_LLVM
-  LlvmOptions lo = {c->target, c->opt->opt_level, NULL};
-  j->llvm = llvm_jit((const Kernel *const *)c->program->kernels.data, c->program->kernels.len, &lo, e);
+  LlvmOptions lo = {c->targets[0], c->kernel_targets, c->opt->opt_level, NULL};
+  j->llvm = llvm_jit(c->kernels, c->n_kernels, &lo, e);
   return j->llvm ? llvm_jit_table(j->llvm) : NULL;
 #else
   (void)j, (void)c;

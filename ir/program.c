@@ -55,13 +55,16 @@ static uint64_t lowest_gap(const Program *p, const BySize *order, uint32_t place
   return at;
 }
 
-/* Every entry finds its token ids at the same place: the start. */
-static bool holds_tokens(const Program *p, uint32_t buffer)
+/* Token ids and logits come first: they are at the same place in every entry, and for every target. */
+static uint64_t fixed_rank(const Program *p, uint32_t buffer)
 {
-  for (uint32_t i = 0; i < p->entries.len; i++)
+  for (uint32_t i = 0; i < p->entries.len; i++) {
     if (p->entries.data[i].tokens_buffer == buffer)
-      return true;
-  return false;
+      return UINT64_MAX;
+    if (p->entries.data[i].logits_buffer == buffer)
+      return UINT64_MAX - 1;
+  }
+  return 0;
 }
 
 static void pack_arena(Program *p, uint64_t *end)
@@ -72,7 +75,7 @@ static void pack_arena(Program *p, uint64_t *end)
 
   for (uint32_t i = 1; i < p->buffers.len; i++)
     if (p->buffers.data[i].space == SPACE_ARENA)
-      order[n++] = (BySize){holds_tokens(p, i) ? UINT64_MAX : p->buffers.data[i].bytes, i};
+      order[n++] = (BySize){fixed_rank(p, i) ? fixed_rank(p, i) : p->buffers.data[i].bytes, i};
   qsort(order, n, sizeof *order, larger_first);
   for (uint32_t i = 0; i < n; i++) {
     Buffer *b = &p->buffers.data[order[i].index];

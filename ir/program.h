@@ -1,6 +1,6 @@
 /* program.h - what lowering makes of a module: kernels, the ordered launches of each entry point, the
- * buffers they work on, and the weights in the layout that the kernels stream. Packaging turns it
- * into an image (runtime-min/mi_image.h) and machine code; `--emit=plan` prints it. */
+ * buffers they work on, and the weights in the layout that the kernels stream. Packaging turns one program, or
+ * several of one module for several targets (weights and states are the same), into an image (runtime-min/mi_image.h) and machine code; `--emit=plan` prints it. */
 #ifndef MICC_PROGRAM_H
 #define MICC_PROGRAM_H
 
@@ -72,6 +72,8 @@ typedef struct {
 typedef struct {
   Arena *arena;
   const Module *module;
+  const char *target;     /* the level that it is for */
+  uint32_t target_needs;  /* MI_CPU_* */
   ARRAY(Kernel *) kernels;
   ARRAY(Buffer) buffers; /* buffers.data[0] is none */
   ARRAY(Bind) binds;

@@ -5,8 +5,11 @@
 #include "codegen/target.h"
 #include "ir/program.h"
 
+enum { MAX_TARGETS = 8 };
+
 typedef struct {
-  const Target *target;
+  const Target *const *targets;
+  unsigned n_targets;
   const char *print_after; /* name of a pass, or NULL; "all" */
   bool time_passes;
   Text *log; /* where --print-after and --time-passes write */
@@ -25,7 +28,7 @@ bool pass_lower(const Module *m, const Target *target, Program **out, Err *e);
 /* Kernel to kernel: rewrites what the target lacks (fma, 16-bit floats). */
 Kernel *pass_legalize(Arena *a, const Kernel *k, const Target *target);
 
-/* The whole pipeline, with verification after every pass. */
+/* The whole pipeline, with verification after every pass: a program for each target. */
 bool passes_run(Module *m, const PassOptions *opt, Program **out, Err *e);
 const char *passes_list(void); /* names, for --help and errors */
 

@@ -67,11 +67,11 @@ static bool run_graph_passes(Module *m, const PassOptions *o, Err *e)
   return true;
 }
 
-static bool lower(Module *m, const PassOptions *o, Program **out, Err *e)
+static bool lower(const Module *m, const Target *target, const PassOptions *o, Program **out, Err *e)
 {
   double start = now_ms();
 
-  if (!pass_lower(m, o->target, out, e))
+  if (!pass_lower(m, target, out, e))
     return false;
   for (uint32_t i = 0; i < (*out)->kernels.len; i++)
     if (!kernel_verify((*out)->kernels.data[i], e))
@@ -91,5 +91,10 @@ bool passes_run(Module *m, const PassOptions *o, Program **out, Err *e)
     return false;
   if (wanted(o, "build"))
     module_print(m, o->log);
-  return run_graph_passes(m, o, e) && lower(m, o, out, e);
+  if (!run_graph_passes(m, o, e))
+    return false;
+  for (unsigned i = 0; i < o->n_targets; i++)
+    if (!lower(m, o->targets[i], o, &out[i], e))
+      return false;
+  return true;
 }

@@ -82,6 +82,7 @@ static bool check_pieces(const Check *c)
 {
   const MiImage *h = c->h;
   const Piece pieces[] = {
+      {"levels", h->levels, h->n_levels, sizeof(MiLevel), 8},
       {"entries", h->entries, h->n_entries, sizeof(MiEntry), 8},
       {"launches", h->launches, h->n_launches, sizeof(MiLaunch), 8},
       {"parts", h->parts, h->n_parts, sizeof(MiPart), 8},
@@ -94,6 +95,18 @@ static bool check_pieces(const Check *c)
   for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
     if (!check_piece(c, &pieces[i]))
       return false;
+  return true;
+}
+
+static bool check_levels(const Check *c)
+{
+  const MiLevel *level = (const void *)(c->base + c->h->levels);
+
+  for (uint32_t i = 0; i < c->h->n_levels; i++)
+    if (!memchr(level[i].name, 0, sizeof level->name)) {
+      mi_out_format(c->why, "level %u has no name", i);
+      return false;
+    }
   return true;
 }
 
@@ -170,9 +183,9 @@ static bool check_entries(const Check *c)
 
   for (uint32_t i = 0; i < h->n_entries; i++) {
     const MiEntry *e = &entry[i];
-    bool ok = memchr(e->name, 0, sizeof e->name) && inside(e->first_launch, e->n_launches, h->n_launches) &&
-              e->tokens >= 1 && e->tokens <= TOKENS_MAX &&
-              inside(h->tokens_at, 4ull * e->tokens, h->arena_bytes) &&
+    bool ok = memchr(e->name, 0, sizeof e->name) && (e->level < h->n_levels || !e->level) &&
+              inside(e->first_launch, e->n_launches, h->n_launches) && e->tokens >= 1 &&
+              e->tokens <= TOKENS_MAX && inside(h->tokens_at, 4ull * e->tokens, h->arena_bytes) &&
               (!e->has_logits || (h->n_vocab && inside(h->logits_at, 4ull * h->n_vocab, h->arena_bytes)));
     if (!ok) {
       mi_out_format(c->why, "entry %u is out of range", i);
@@ -195,6 +208,6 @@ bool mi_check_image(const MiImage *image, uint64_t bytes, MiOut *why)
   c.space_bytes[MI_SPACE_ARENA] = image->arena_bytes;
   c.space_bytes[MI_SPACE_STATE] = image->state_bytes;
   c.space_bytes[MI_SPACE_SCRATCH] = image->scratch_bytes;
-  return check_sizes(&c) && check_pieces(&c) && check_binds(&c) && check_parts(&c) && check_launches(&c) &&
-         check_entries(&c);
+  return check_sizes(&c) && check_pieces(&c) && check_levels(&c) && check_binds(&c) && check_parts(&c) &&
+         check_launches(&c) && check_entries(&c);
 }

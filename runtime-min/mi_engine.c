@@ -1,8 +1,10 @@
 /* mi_engine.c - walks the launches of an entry point. */
 #include "mi_engine.h"
 #include "mi_check.h"
+#include "mi_cpu.h"
 #include "mi_host.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Below this many bytes and multiply-adds, a launch is over before the workers would have noticed. */
@@ -82,12 +84,58 @@ static bool map_memory(MiEngine *e)
   return true;
 }
 
+static const char *lacks(const MiLevel *l, uint32_t has)
+{
+  static const struct {
+    uint32_t bit;
+    const char *name;
+  } names[] = {{MI_CPU_X86_64_V2, "x86-64-v2 (SSE4.2)"},
+               {MI_CPU_X86_64_V3, "x86-64-v3 (AVX2, FMA, F16C)"},
+               {MI_CPU_X86_64_V4, "x86-64-v4 (AVX-512)"},
+               {MI_CPU_AVX_VNNI, "AVX-VNNI"},
+               {MI_CPU_AVX512_VNNI, "AVX-512 VNNI"}};
+
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (l->needs & names[i].bit & ~has)
+      return names[i].name;
+  return NULL;
+}
+
+int mi_engine_level(const MiImage *image, MiOut *why)
+{
+  const MiLevel *level = in_image(image, image->levels);
+  const char *asked = getenv("MICC_CPU");
+  uint32_t has = mi_cpu_features();
+  int n = (int)image->n_levels;
+
+  for (int i = n; i-- > 0;) {
+    bool named = asked && *asked && !strcmp(asked, level[i].name);
+    if (asked && *asked && !named)
+      continue;
+    if (!lacks(&level[i], has))
+      return i;
+    if (named) {
+      mi_out_format(why, "MICC_CPU=%s: this processor lacks %s", asked, lacks(&level[i], has));
+      return -1;
+    }
+  }
+  if (asked && *asked && n)
+    mi_out_format(why, "MICC_CPU=%s: this program has no such level; see --about", asked);
+  else if (n)
+    mi_out_format(why, "this program needs a processor with %s", lacks(&level[0], has));
+  return n ? -1 : 0;
+}
+
 bool mi_engine_open(MiEngine *e, const MiImage *image, uint64_t bytes, MiKernel *const *kernels,
                     unsigned n_threads, MiOut *why)
 {
   *e = (MiEngine){.image = image, .kernels = kernels, .n_threads = n_threads};
   if (!mi_check_image(image, bytes, why))
     return false;
+  int level = mi_engine_level(image, why);
+  if (level < 0)
+    return false;
+  e->level = (uint32_t)level;
   e->entries = in_image(image, image->entries);
   e->launches = in_image(image, image->launches);
   e->parts = in_image(image, image->parts);
@@ -121,7 +169,7 @@ void mi_engine_close(MiEngine *e)
 int mi_engine_entry(const MiEngine *e, const char *name)
 {
   for (uint32_t i = 0; i < e->image->n_entries; i++)
-    if (!strcmp(e->entries[i].name, name))
+    if (e->entries[i].level == e->level && !strcmp(e->entries[i].name, name))
       return (int)i;
   return -1;
 }

@@ -19,6 +19,7 @@ typedef struct {
   MiKernel *const *kernels;
   MiPool *pool;
   unsigned n_threads;
+  uint32_t level; /* which of the image's levels runs */
   uint8_t *memory; /* one mapping: states, arena, scratch and pointers of each thread, profile, pool */
   size_t memory_bytes;
   uint8_t *arena, *state;
@@ -26,6 +27,10 @@ typedef struct {
   MiProfileRow *profile; /* one for each launch; filled while `profiling` */
   bool profiling;
 } MiEngine;
+
+/* The level that runs here: the last that the processor can, or the one that the environment variable MICC_CPU names.
+ * -1: none; `why` gets one line. The image must have passed mi_check_image(). */
+int mi_engine_level(const MiImage *image, MiOut *why);
 
 /* Checks the image (`bytes` of it can be read; UINT64_MAX: as many as it says), maps memory, resolves binds,
  * starts n_threads - 1 workers. On failure `why` gets one line; closing is possible, not needed. */

@@ -46,8 +46,26 @@ typedef struct {
   uint64_t name;       /* offset of a zero-terminated text */
 } MiLaunch;
 
+/* What a processor must have to run a level's kernels. */
+enum {
+  MI_CPU_X86_64_V2 = 1, /* SSE4.2, SSSE3, POPCNT, CMPXCHG16B */
+  MI_CPU_X86_64_V3 = 2, /* AVX2, FMA, F16C, BMI, BMI2, LZCNT, MOVBE */
+  MI_CPU_X86_64_V4 = 4, /* AVX-512 F, BW, CD, DQ, VL */
+  MI_CPU_AVX_VNNI = 8,
+  MI_CPU_AVX512_VNNI = 16
+};
+
+/* A program may hold its kernels for several processors, in rising order: the last that fits is run. All levels
+ * share weights, states and the arena's size. */
 typedef struct {
-  char name[16];       /* "decode", "prefill" */
+  char name[24];       /* "x86-64-v3" */
+  uint32_t needs;      /* MI_CPU_* */
+  uint32_t reserved;
+} MiLevel;
+
+typedef struct {
+  char name[12];       /* "decode", "prefill" */
+  uint32_t level;      /* index of the level that it is for; 0 if the image has none */
   uint32_t first_launch, n_launches;
   uint32_t tokens;     /* at most so many tokens in a call */
   uint32_t has_logits; /* decode: logits are written */
@@ -62,6 +80,9 @@ typedef struct {
   uint32_t n_vocab;        /* length of a row of logits */
   uint32_t context;        /* capacity of the states, in tokens */
   uint32_t has_tokenizer;
+  uint32_t n_levels;       /* 0: one, that runs everywhere */
+  uint32_t reserved;
+  uint64_t levels;         /* offset of the array */
   uint64_t entries, launches, parts, binds; /* offsets of the arrays */
   uint64_t arena_bytes, state_bytes, scratch_bytes; /* scratch: of one thread; state starts zeroed */
   uint64_t tokens_at;      /* in the arena: int32[tokens of the entry], set by the runtime */
@@ -72,6 +93,6 @@ typedef struct {
 } MiImage;
 
 _Static_assert(sizeof(MiBind) == 16 && sizeof(MiPart) == 40 && sizeof(MiLaunch) == 16, "contract, version 1");
-_Static_assert(sizeof(MiEntry) == 32 && sizeof(MiImage) == 176, "contract, version 1");
+_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 32 && sizeof(MiImage) == 192, "contract, version 1");
 
 #endif

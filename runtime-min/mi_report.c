@@ -74,6 +74,13 @@ void mi_report_about(const MiImage *h, MiOut *out)
   mi_out_bytes(out, about, n);
   if (n && about[n - 1] != '\n')
     mi_out_text(out, "\n");
+  const MiLevel *level = (const void *)((const char *)h + h->levels);
+  char line[160];
+  MiOut why = {.buf = line, .cap = sizeof line, .fd = -1};
+  int runs = mi_engine_level(h, &why);
+
+  if (h->n_levels)
+    mi_out_format(out, "cpu: %s\n", runs >= 0 ? level[runs].name : mi_out_string(&why));
   mi_out_format(out, "memory_weights: %llu bytes (mapped, read-only)\n",
                 (unsigned long long)h->weights_bytes);
   mi_out_format(out, "memory_states: %llu bytes\n", (unsigned long long)h->state_bytes);

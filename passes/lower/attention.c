@@ -10,7 +10,7 @@
 
 #include <assert.h>
 
-enum { MAX_HEADS = 7, MAX_PIECES = KEY_TILE / 4, MAX_CHUNK = 8, SPLIT = 2 };
+enum { MAX_HEADS = 7, MAX_PIECES = KEY_TILE / 4, MAX_CHUNK = 8, SPLIT = 2, SLOTS = 4 };
 
 typedef struct {
   Lower *l;
@@ -139,33 +139,59 @@ static KVal seen(const Attention *a, KVal tile, unsigned i)
 
 /* ---- values */
 
-/* Adds 16 value rows, each times its probability, to `chunk` vectors of every head's result. */
+typedef struct {
+  KVal v[MAX_HEADS][MAX_CHUNK];
+} Accs;
+
+/* Adds a few value rows, from position `s` of the tile on, each times its probability. */
+static void value_rows(const Attention *a, KVal at, KVal s, int64_t off, unsigned chunk, unsigned lanes,
+                       Accs *acc)
+{
+  Kernel *k = a->l->k;
+  KVal row = idx_add(k, at, idx_mul(k, s, a->size));
+
+  for (unsigned u = 0; u < SLOTS; u++) {
+    KVal v[MAX_CHUNK];
+    for (unsigned c = 0; c < chunk; c++)
+      v[c] = state_load(a, a->values, lanes, row, u * a->size + off + c * lanes);
+    for (unsigned h = 0; h < a->together; h++) {
+      KVal p = number(a, a->scratch, lanes, s, probs_at(h) + u);
+      for (unsigned c = 0; c < chunk; c++)
+        acc->v[h][c] = k_fma(k, v[c], p, acc->v[h][c]);
+    }
+  }
+}
+
+/* Adds the tile's 16 value rows to `chunk` vectors of every head's result. */
 static void add_values(const Attention *a, KVal tile, const KVal *factor, KVal j, int64_t off, unsigned chunk,
                        unsigned lanes)
 {
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
-  KVal acc[MAX_HEADS][MAX_CHUNK], zero = k_idx(k, 0);
+  KVal next[MAX_HEADS * MAX_CHUNK];
   KVal row = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots), idx_mul(k, tile, KEY_TILE)), a->size);
   KVal at = idx_add(k, row, j);
+  uint32_t n = 0;
+  Accs first, acc, body;
 
   for (unsigned h = 0; h < a->together; h++)
-    for (unsigned c = 0; c < chunk; c++)
-      acc[h][c] =
-          mul(k, k_load(k, t, a->scratch, j, acc_at(a, h) + off + c * lanes), k_splat(k, t, factor[h]));
-  for (unsigned s = 0; s < KEY_TILE; s++) {
-    KVal v[MAX_CHUNK];
-    for (unsigned c = 0; c < chunk; c++)
-      v[c] = state_load(a, a->values, lanes, at, s * a->size + off + c * lanes);
-    for (unsigned h = 0; h < a->together; h++) {
-      KVal p = number(a, a->scratch, lanes, zero, probs_at(h) + s);
-      for (unsigned c = 0; c < chunk; c++)
-        acc[h][c] = k_fma(k, v[c], p, acc[h][c]);
+    for (unsigned c = 0; c < chunk; c++) {
+      KVal old = k_load(k, t, a->scratch, j, acc_at(a, h) + off + c * lanes);
+      first.v[h][c] = mul(k, old, k_splat(k, t, factor[h]));
     }
-  }
+  KVal s = k_loop(k, k_idx(k, 0), k_idx(k, KEY_TILE), SLOTS);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
-      k_store(k, a->scratch, j, acc_at(a, h) + off + c * lanes, acc[h][c]);
+      acc.v[h][c] = k_carry(k, first.v[h][c]);
+  body = acc;
+  value_rows(a, at, s, off, chunk, lanes, &body);
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned c = 0; c < chunk; c++)
+      next[n++] = body.v[h][c];
+  k_end(k, next, n);
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned c = 0; c < chunk; c++)
+      k_store(k, a->scratch, j, acc_at(a, h) + off + c * lanes, acc.v[h][c]);
 }
 
 typedef struct {

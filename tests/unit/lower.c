@@ -25,7 +25,7 @@ typedef enum { THROUGH_EVAL, THROUGH_TCC, THROUGH_LLVM } Through;
 /* A program ready to run in this process. */
 typedef struct {
   Arena *a;
-  const Program *p;
+  Program *p;
   Through through;
   uint8_t *space[4];
   MiKernel *const *kernels;
@@ -55,7 +55,7 @@ static void load_weights(Run *r)
   Image im;
   Text t = {.arena = r->a};
 
-  image_build(r->a, r->p, &(ImageParts){"", NULL, 0}, &im);
+  image_build(r->a, &(Program *){r->p}, 1, &(ImageParts){"", NULL, 0}, &im);
   cr_assert(image_write(&im, collect, &t));
   cr_assert_eq(t.len, im.bytes);
   r->space[SPACE_WEIGHTS] = aligned(r->a, im.bytes - im.head_bytes);
@@ -95,7 +95,7 @@ static Run run_open(Arena *a, Module *m, const char *cpu, Through through)
 
   cr_assert(target, "%s", e.text);
   Text log = {.arena = a};
-  cr_assert(passes_run(m, &(PassOptions){target, NULL, false, &log}, &p, &e), "%s", e.text);
+  cr_assert(passes_run(m, &(PassOptions){&target, 1, NULL, false, &log}, &p, &e), "%s", e.text);
   r.p = p;
   for (int s = SPACE_ARENA; s <= SPACE_SCRATCH; s++)
     r.space[s] = aligned(a, p->space_bytes[s]);
@@ -376,9 +376,9 @@ Test(lower, plans_are_repeatable)
   for (int i = 0; i < 2; i++) {
     Program *p;
     Err e = {0};
+    const Target *target = target_find("x86-64-v3", &e);
     Module *m = gen_decoder(&a, &(DecoderOptions){.seed = 7, .prefill_tokens = TILE, .weights = -1});
-    cr_assert(passes_run(m, &(PassOptions){target_find("x86-64-v3", &e), NULL, false, &plan[i]}, &p, &e),
-              "%s", e.text);
+    cr_assert(passes_run(m, &(PassOptions){&target, 1, NULL, false, &plan[i]}, &p, &e), "%s", e.text);
     program_print(p, &plan[i]);
   }
   cr_expect_str_eq(plan[0].data, plan[1].data);

@@ -12,7 +12,8 @@ typedef Graph *Pass(const Graph *g, Err *e);
 static const struct {
   const char *name;
   Pass *run;
-} passes[] = {{"simplify", pass_simplify}, {"dce", pass_dce}, {"quantize", pass_quantize}, {"fuse", pass_fuse}};
+} passes[] = {
+    {"simplify", pass_simplify}, {"dce", pass_dce}, {"quantize", pass_quantize}, {"fuse", pass_fuse}};
 
 static char *read_file(Arena *a, const char *path)
 {
@@ -62,7 +63,8 @@ static char *transformed(Arena *a, Pass *run, const char *text, const char *file
 static void run_file(const char *name, Pass *run)
 {
   Arena a = {0};
-  char *path = arena_printf(&a, "%s/tests/cases/passes/%s", MICC_SOURCE_DIR, name), *rest = read_file(&a, path);
+  char *path = arena_printf(&a, "%s/tests/cases/passes/%s", MICC_SOURCE_DIR, name),
+       *rest = read_file(&a, path);
   Text updated = {.arena = &a};
   bool update = getenv("MICC_UPDATE_CASES") != NULL;
   int n = 0;
@@ -109,10 +111,12 @@ Test(passes, an_unknown_pass_is_named)
   Err e = {0};
   Text log = {.arena = &a};
   Program *p;
-  Module *m = module_parse(&a, "graph main tokens 1 {\n  %1 = input f32[4] x\n  %2 = output f32[4] %1 y\n}\n", "t", &e);
+  Module *m = module_parse(&a, "graph main tokens 1 {\n  %1 = input f32[4] x\n  %2 = output f32[4] %1 y\n}\n",
+                           "t", &e);
 
   cr_assert(m, "%s", e.text);
-  cr_expect(!passes_run(m, &(PassOptions){target_find("c", &e), "fues", false, &log}, &p, &e));
+  const Target *target = target_find("c", &e);
+  cr_expect(!passes_run(m, &(PassOptions){&target, 1, "fues", false, &log}, &p, &e));
   cr_expect(strstr(e.text, "fues") && strstr(e.text, "fuse"), "%s", e.text);
   arena_free(&a);
 }
