@@ -135,6 +135,7 @@ static double apply1(Op op, double x)
   case OP_neg: return -x;
   case OP_abs: return fabs(x);
   case OP_exp: return exp(x);
+  case OP_log: return log(x);
   case OP_sqrt: return sqrt(x);
   case OP_tanh: return tanh(x);
   case OP_sigmoid: return 1 / (1 + exp(-x));
@@ -516,43 +517,19 @@ static void eval_attention(Eval *ev, Val v)
 /* ---- the walk */
 
 static void (*const eval_op[OP_COUNT])(Eval *, Val) = {
-    [OP_input] = eval_input,
-    [OP_weight] = eval_weight,
-    [OP_state] = eval_state,
-    [OP_const] = eval_const,
-    [OP_output] = eval_output,
-    [OP_neg] = eval_unary,
-    [OP_abs] = eval_unary,
-    [OP_exp] = eval_unary,
-    [OP_sqrt] = eval_unary,
-    [OP_tanh] = eval_unary,
-    [OP_sigmoid] = eval_unary,
-    [OP_silu] = eval_unary,
-    [OP_gelu] = eval_unary,
-    [OP_relu] = eval_unary,
-    [OP_sin] = eval_unary,
-    [OP_cos] = eval_unary,
-    [OP_add] = eval_binary,
-    [OP_sub] = eval_binary,
-    [OP_mul] = eval_binary,
-    [OP_div] = eval_binary,
-    [OP_max] = eval_binary,
-    [OP_min] = eval_binary,
-    [OP_sum] = eval_reduce,
-    [OP_amax] = eval_reduce,
-    [OP_softmax] = eval_softmax,
-    [OP_rms_norm] = eval_rms_norm,
-    [OP_reshape] = eval_reshape,
-    [OP_slice] = eval_slice,
-    [OP_transpose] = eval_transpose,
-    [OP_concat] = eval_concat,
-    [OP_linear] = eval_linear,
-    [OP_quant] = eval_quant,
-    [OP_embed] = eval_embed,
-    [OP_rope] = eval_rope,
-    [OP_rope_table] = eval_rope_table,
-    [OP_update] = eval_update,
-    [OP_attention] = eval_attention,
+    [OP_input] = eval_input,     [OP_weight] = eval_weight,       [OP_state] = eval_state,
+    [OP_const] = eval_const,     [OP_output] = eval_output,       [OP_neg] = eval_unary,
+    [OP_abs] = eval_unary,       [OP_exp] = eval_unary,           [OP_log] = eval_unary,
+    [OP_sqrt] = eval_unary,      [OP_tanh] = eval_unary,          [OP_sigmoid] = eval_unary,
+    [OP_silu] = eval_unary,      [OP_gelu] = eval_unary,          [OP_relu] = eval_unary,
+    [OP_sin] = eval_unary,       [OP_cos] = eval_unary,           [OP_add] = eval_binary,
+    [OP_sub] = eval_binary,      [OP_mul] = eval_binary,          [OP_div] = eval_binary,
+    [OP_max] = eval_binary,      [OP_min] = eval_binary,          [OP_sum] = eval_reduce,
+    [OP_amax] = eval_reduce,     [OP_softmax] = eval_softmax,     [OP_rms_norm] = eval_rms_norm,
+    [OP_reshape] = eval_reshape, [OP_slice] = eval_slice,         [OP_transpose] = eval_transpose,
+    [OP_concat] = eval_concat,   [OP_linear] = eval_linear,       [OP_quant] = eval_quant,
+    [OP_embed] = eval_embed,     [OP_rope] = eval_rope,           [OP_rope_table] = eval_rope_table,
+    [OP_update] = eval_update,   [OP_attention] = eval_attention,
 };
 
 static void find_uses(Eval *ev)

@@ -130,6 +130,7 @@ KVal k_reduce(Kernel *k, KOp op, KVal v);   /* K_sum or K_rmax, to a scalar */
 
 /* ---- functions expanded in the IR (kernel_math.c); f32, maximum errors stated there */
 KVal k_exp(Kernel *k, KVal x);
+KVal k_log(Kernel *k, KVal x);
 KVal k_tanh(Kernel *k, KVal x);
 KVal k_sigmoid(Kernel *k, KVal x);
 KVal k_round(Kernel *k, KVal x);            /* to nearest even, |x| < 2^22 */

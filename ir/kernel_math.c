@@ -6,6 +6,8 @@
  * together in the exponent bits. Source of the method: any text on elementary functions (Muller). */
 #include "ir/kernel.h"
 
+#include <math.h>
+
 static unsigned lanes_of(const Kernel *k, KVal v)
 {
   return kernel_node(k, v)->type.lanes;
@@ -53,6 +55,32 @@ KVal k_exp(Kernel *k, KVal x)
   KVal p = polynomial(k, r, c, 7);
   KVal bits = k_shift(k, K_shl, add(k, k_cast(k, KE_i32, n), k_int(k, i32, 127)), 23);
   return mul(k, p, k_bitcast(k, f32, bits));
+}
+
+/* x = 2^e m with m in [sqrt(1/2), sqrt(2)): e ln 2 in two parts, and a polynomial for log(1 + (m - 1)) (minimax,
+ * Cephes' coefficients). At most 2 ulp; 0 gives -inf, below 0 nan. */
+KVal k_log(Kernel *k, KVal x)
+{
+  static const double c[] = {7.0376836292e-2,  -1.1514610310e-1, 1.1676998740e-1,
+                             -1.2420140846e-1, 1.4249322787e-1,  -1.6668057665e-1,
+                             2.0000714765e-1,  -2.4999993993e-1, 3.3333331174e-1};
+  unsigned l = lanes_of(k, x);
+  KType i32 = ktype(KE_i32, l), f32 = ktype(KE_f32, l);
+  KVal tiny = k_op2(k, K_lt, x, k_flt(k, l, 0x1p-126)); /* subnormals are made normal first */
+  KVal scaled = k_select(k, tiny, mul(k, x, k_flt(k, l, 0x1p23)), x);
+  KVal bits = k_op2(k, K_sub, k_bitcast(k, i32, scaled), k_int(k, i32, 0x3f3504f3)); /* sqrt(1/2) */
+  KVal e = k_cast(k, KE_f32, k_shift(k, K_shr, bits, 23));
+  e = k_op2(k, K_sub, e, k_select(k, tiny, k_flt(k, l, 23), k_flt(k, l, 0)));
+  KVal m_bits = k_op2(k, K_add, k_op2(k, K_and, bits, k_int(k, i32, 0x7fffff)), k_int(k, i32, 0x3f3504f3));
+  KVal m = k_op2(k, K_sub, k_bitcast(k, f32, m_bits), k_flt(k, l, 1)), m2 = mul(k, m, m);
+  KVal r = mul(k, mul(k, m2, m), polynomial(k, m, c, 8));
+  r = k_fma(k, e, k_flt(k, l, -2.12194440054690583e-4), r);
+  r = add(k, m, k_fma(k, m2, k_flt(k, l, -0.5), r));
+  r = k_fma(k, e, k_flt(k, l, 0.693359375), r);
+  KVal zero = k_flt(k, l, 0), big = k_flt(k, l, INFINITY);
+  r = k_select(k, k_op2(k, K_eq, x, zero), k_op1(k, K_neg, big), r);
+  r = k_select(k, k_op2(k, K_eq, x, big), big, r);
+  return k_select(k, k_op2(k, K_le, zero, x), r, k_flt(k, l, NAN)); /* nan is not ordered */
 }
 
 /* 1 / (1 + e^-x): at most 4 ulp */

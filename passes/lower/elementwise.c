@@ -24,6 +24,7 @@ KVal lower_elementwise(Kernel *k, Op op, KVal a, KVal b)
   case OP_neg: return k_op1(k, K_neg, a);
   case OP_abs: return k_op1(k, K_abs, a);
   case OP_exp: return k_exp(k, a);
+  case OP_log: return k_log(k, a);
   case OP_sqrt: return k_op1(k, K_sqrt, a);
   case OP_tanh: return k_tanh(k, a);
   case OP_sigmoid: return k_sigmoid(k, a);

@@ -365,16 +365,19 @@ static Val tame(Mix *m, Op op, Val x)
     return graph_add2(m->g, OP_min, x, scalar(m, 1.5));
   if (op == OP_sqrt && allowed(m, OP_abs))
     return graph_add1(m->g, OP_abs, x);
+  if (op == OP_log && allowed(m, OP_abs) && allowed(m, OP_add))
+    return graph_add2(m->g, OP_add, graph_add1(m->g, OP_abs, x), scalar(m, 0.5));
   return x;
 }
 
 static void add_unary(Mix *m)
 {
-  static const Op ops[] = {OP_neg,  OP_abs,  OP_exp,  OP_sqrt, OP_tanh, OP_sigmoid,
-                           OP_silu, OP_gelu, OP_relu, OP_sin,  OP_cos};
+  static const Op ops[] = {OP_neg,     OP_abs,  OP_exp,  OP_log,  OP_sqrt, OP_tanh,
+                           OP_sigmoid, OP_silu, OP_gelu, OP_relu, OP_sin,  OP_cos};
   Op op = ops[rng_below(&m->rng, COUNT(ops))];
 
-  if (!allowed(m, op) || (op == OP_exp && !allowed(m, OP_min)) || (op == OP_sqrt && !allowed(m, OP_abs)))
+  if (!allowed(m, op) || (op == OP_exp && !allowed(m, OP_min)) ||
+      ((op == OP_sqrt || op == OP_log) && (!allowed(m, OP_abs) || !allowed(m, OP_add))))
     return;
   graph_add1(m->g, op, tame(m, op, some_value(m)));
 }
