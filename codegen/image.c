@@ -51,6 +51,7 @@ static void add_parts(Arena *a, Tables *t, const Program *p)
                                   .per_token = q->per_token,
                                   .first_bind = first_bind + q->binds.first,
                                   .n_binds = q->binds.count,
+                                  .span = q->span,
                                   .bytes = q->bytes,
                                   .ops = q->ops};
   }

@@ -29,8 +29,9 @@ typedef struct {
   uint32_t grid;
   bool per_token; /* grid counts for each token of the call */
   Slice binds;    /* one for each parameter of the kernel */
-  uint64_t bytes; /* weight bytes streamed in one call */
-  uint64_t ops;   /* multiply-adds for one token */
+  uint64_t bytes; /* of weights or states streamed in one call */
+  uint64_t ops;   /* multiply-adds for one token, roughly */
+  uint32_t span;  /* 0, or: bytes and ops are for each position seen, at most so many */
 } Part;
 
 /* Parts run in any order, in parallel; a barrier follows. */

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Below this many bytes and multiply-adds, a launch is over before the workers would have noticed. */
-enum { SMALL_WORK = 16384 };
+enum { SMALL_WORK = 200000 };
 
 typedef struct {
   const MiEngine *e;
@@ -202,16 +202,18 @@ typedef struct {
   bool small; /* not worth waking anyone */
 } Work;
 
-static Work work_of(const MiEngine *e, const MiLaunch *l, int32_t tokens)
+static Work work_of(const MiEngine *e, const MiLaunch *l, const int32_t *args)
 {
+  uint64_t tokens = (uint64_t)args[1], seen = (uint64_t)args[0] + tokens;
   const MiPart *part = e->parts + l->first_part;
   Work w = {0};
   bool known = true;
 
   for (uint32_t k = 0; k < l->n_parts; k++, part++) {
-    w.iterations += iterations(part, tokens);
-    w.bytes += part->bytes;
-    w.ops += part->ops * (uint64_t)tokens;
+    uint64_t times = !part->span ? 1 : seen < part->span ? seen : part->span;
+    w.iterations += iterations(part, args[1]);
+    w.bytes += part->bytes * times;
+    w.ops += part->ops * times * tokens;
     known &= part->ops != 0; /* bytes alone say nothing of activations */
   }
   w.small = known && w.bytes + w.ops < SMALL_WORK;
@@ -220,7 +222,7 @@ static Work work_of(const MiEngine *e, const MiLaunch *l, int32_t tokens)
 
 static void run_launch(MiEngine *e, uint32_t index, Job *job)
 {
-  Work w = work_of(e, job->launch, job->args[1]);
+  Work w = work_of(e, job->launch, job->args);
   uint64_t start = e->profiling ? mi_host_clock_ns() : 0;
 
   if (w.small)

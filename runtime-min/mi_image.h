@@ -36,8 +36,8 @@ typedef struct {
   uint32_t per_token;
   uint32_t first_bind; /* its parameters: binds[first_bind ..] */
   uint32_t n_binds;
-  uint32_t reserved;
-  uint64_t bytes;      /* weight bytes that it streams, for profiles */
+  uint32_t span;       /* 0, or: bytes and ops are for each position that a token sees, at most so many */
+  uint64_t bytes;      /* of weights or states that it streams: for profiles, and to see what is worth a thread */
   uint64_t ops;        /* multiply-adds for one token, for profiles; 0: not known */
 } MiPart;
 

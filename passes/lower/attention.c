@@ -371,6 +371,9 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   lower_columns(l, a.size, finish_columns, &f);
   int64_t grid = a.heads / a.together;
   bool per_token = lower_per_token(l, &t);
-  lower_end(l, (uint64_t)(per_token ? grid : grid * t.dim[0]), per_token, 0, 0);
+  uint64_t row = (uint64_t)(a.kv_heads * a.size), window = (uint64_t)a.n->attr.attention.window;
+  Part *part = lower_end(l, (uint64_t)(per_token ? grid : grid * t.dim[0]), per_token,
+                         2 * row * kelem_info[a.elem].bytes, 2 * (uint64_t)(a.heads * a.size));
+  part->span = window && window < l->prog->context ? (uint32_t)window : l->prog->context;
   return true;
 }

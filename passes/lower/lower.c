@@ -261,7 +261,7 @@ uint16_t lower_value(Lower *l, Val v, KAccess access)
   return lower_param(l, lower_place(l, base)->buffer, 0, KE_f32, access, access == KA_READ ? "x" : "y");
 }
 
-void lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_t ops)
+Part *lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_t ops)
 {
   Program *p = l->prog;
   uint32_t first = p->binds.len;
@@ -276,6 +276,7 @@ void lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_t
                                      .bytes = bytes,
                                      .ops = ops};
   l->k = NULL;
+  return &p->parts.data[p->parts.len - 1];
 }
 
 /* ---- parts of a launch: nodes that read each other, or products that share an epilogue */

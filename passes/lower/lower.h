@@ -71,7 +71,7 @@ uint16_t lower_param(Lower *l, uint32_t buffer, uint64_t offset, KElem elem, KAc
                      const char *name);
 uint16_t lower_scratch(Lower *l, uint64_t bytes);
 uint16_t lower_value(Lower *l, Val v, KAccess access); /* f32 parameter of an arena or vector value */
-void lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_t ops);
+Part *lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_t ops);
 uint32_t lower_weight(Lower *l, uint32_t weight, Layout layout); /* its buffer in that layout */
 
 /* ---- elementwise ops (elementwise.c) */

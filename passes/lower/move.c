@@ -107,7 +107,7 @@ static void move_kernel(Lower *l, Val v, Val concat_in, int64_t offset)
     store_at(&m, v, m.index, moved(&m, v));
   }
   k_end(k, NULL, 0);
-  lower_end(l, (uint64_t)rows, false, 0, 0);
+  lower_end(l, (uint64_t)rows, false, 0, (uint64_t)type_count(&m.t));
 }
 
 bool lower_move(Lower *l, const Val *nodes, uint32_t n)

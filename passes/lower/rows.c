@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+enum { OPS_EACH = 4 }; /* operations for an element and a node, roughly */
+
 typedef enum { ROW_INLINE, ROW_STORED, ROW_NUMBER } RowKind;
 
 typedef struct {
@@ -494,6 +496,7 @@ bool lower_rows(Lower *l, const Val *nodes, uint32_t n)
     emit_stage(&r);
   bool per_token = lower_per_token(l, &r.full);
   int64_t rows = type_rows(&r.full);
-  lower_end(l, (uint64_t)(per_token ? rows / l->g->tokens : rows), per_token, 0, 0);
+  int64_t mine = per_token ? rows / l->g->tokens : rows;
+  lower_end(l, (uint64_t)mine, per_token, 0, (uint64_t)(mine * type_last(&r.full) * n * OPS_EACH));
   return true;
 }

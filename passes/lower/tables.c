@@ -106,7 +106,7 @@ bool lower_embed(Lower *l, const Val *nodes, uint32_t n)
     block_row(&m, columns);
   else
     float_row(&m, columns);
-  lower_end(l, lower_per_token(l, &t) ? 1 : (uint64_t)t.dim[0], lower_per_token(l, &t), 0, 0);
+  lower_end(l, lower_per_token(l, &t) ? 1 : (uint64_t)t.dim[0], lower_per_token(l, &t), 0, (uint64_t)columns);
   return true;
 }
 
@@ -168,6 +168,7 @@ bool lower_rope_table(Lower *l, const Val *nodes, uint32_t n)
   r.pos = idx_add(k, k_arg(k, 0), token);
   r.y_at = idx_mul(k, token, lower_stride(&t));
   lower_columns(l, r.half, table_columns, &r);
-  lower_end(l, lower_per_token(l, &t) ? 1 : (uint64_t)t.dim[0], lower_per_token(l, &t), 0, 0);
+  lower_end(l, lower_per_token(l, &t) ? 1 : (uint64_t)t.dim[0], lower_per_token(l, &t), 0,
+            32 * (uint64_t)r.half);
   return true;
 }
