@@ -22,8 +22,8 @@ static const char usage[] =
     "  -o FILE           what to write (default: the model's name, without its ending)\n"
     "  --emit=KIND       exe (default), obj, c, llvm, asm, graph, kernels, plan; the last five are texts\n"
     "                    and go to standard output without -o; c writes NAME.weights too\n"
-    "  --cpu=NAME,...    levels that the program holds kernels for, rising; it picks the best when it starts\n"
-    "                    (default: x86-64-v2,x86-64-v3,x86-64-v4+vnni), or native; micc targets lists them\n"
+    "  --cpu=NAME,...    levels that the program has kernels for, rising; it takes the best as it starts\n"
+    "                    (default: x86-64-v2,x86-64-v3,x86-64-v4+vnni), or native; see micc targets\n"
     "  -c, --context=N   capacity in tokens (default: the model's own limit, at most 4096)\n"
     "  --prefill=N       tokens in a tile of the prompt (default 96; 0: none, token by token)\n"
     "  -O0 .. -O3        effort of LLVM (default 2)\n"
@@ -307,9 +307,13 @@ static int list_targets(void)
 {
   for (unsigned i = 0; i < target_count; i++) {
     const Target *t = &target_table[i];
-    printf("%-20s %-18s %2u-byte vectors, %u registers%s%s%s\n", t->name, t->triple ? t->triple : "C99",
-           t->vector_bytes, t->registers, t->fma ? ", fma" : "", t->dot4 ? ", 8-bit dot products" : "",
-           t->runs_here && t->runs_here() ? (t == target_host() ? "  (native)" : "  (runs here)") : "");
+    bool here = t->runs_here && t->runs_here();
+    printf("%-18s %-15s %-26s %2u-byte vectors, %u registers%s%s%s\n", t->name, t->alias ? t->alias : "",
+           t->triple ? t->triple : "C99", t->vector_bytes, t->registers, t->fma ? ", fma" : "",
+           t->dot4 ? ", 8-bit dot products" : "",
+           !here                ? ""
+           : t == target_host() ? "  (native)"
+                                : "  (runs here)");
   }
   return 0;
 }
