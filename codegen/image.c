@@ -22,9 +22,17 @@ static uint64_t append(Text *t, const void *bytes, uint64_t n, uint64_t align)
   return at;
 }
 
-/* Tables of all programs, one after the other. */
+/* A run of bytes that is already written; equal ones are written once. */
+typedef struct {
+  uint64_t hash, n, at;
+} Known;
+
+/* Tables of all programs, one after the other. Levels differ in kernels more than in what these work on, and
+ * entry points have launches of equal names: runs of binds and names are shared. */
 typedef struct {
   ARRAY(MiBind) binds;
+  ARRAY(Known) known_binds;
+  ARRAY(Known) known_names;
   ARRAY(MiPart) parts;
   ARRAY(MiLaunch) launches;
   ARRAY(MiEntry) entries;
@@ -32,24 +40,53 @@ typedef struct {
   uint32_t kernels;
 } Tables;
 
-static void add_binds(Arena *a, Tables *t, const Program *p)
+static MiBind bind_of(const Program *p, const Bind *b)
 {
-  for (uint32_t i = 0; i < p->binds.len; i++) {
-    const Buffer *buf = &p->buffers.data[p->binds.data[i].buffer];
-    *PUSH(a, t->binds) = (MiBind){.offset = buf->offset + p->binds.data[i].offset, .space = buf->space};
+  const Buffer *buf = &p->buffers.data[b->buffer];
+  return (MiBind){.offset = buf->offset + b->offset, .space = buf->space};
+}
+
+/* Where the binds of a part stand. */
+static uint32_t share_binds(Arena *a, Tables *t, const Program *p, Slice binds)
+{
+  MiBind *run = NEW_ARRAY(a, MiBind, binds.count);
+
+  for (uint32_t i = 0; i < binds.count; i++)
+    run[i] = bind_of(p, &p->binds.data[binds.first + i]);
+  uint64_t n = binds.count * sizeof *run, hash = hash_bytes(run, n, 0);
+  for (uint32_t i = 0; i < t->known_binds.len; i++) {
+    const Known *k = &t->known_binds.data[i];
+    if (k->hash == hash && k->n == n && !memcmp(&t->binds.data[k->at], run, n))
+      return (uint32_t)k->at;
   }
+  *PUSH(a, t->known_binds) = (Known){hash, n, t->binds.len};
+  for (uint32_t i = 0; i < binds.count; i++)
+    *PUSH(a, t->binds) = run[i];
+  return t->binds.len - binds.count;
+}
+
+static uint64_t share_name(Text *head, Tables *t, const char *name)
+{
+  uint64_t n = strlen(name) + 1, hash = hash_bytes(name, n, 0);
+
+  for (uint32_t i = 0; i < t->known_names.len; i++) {
+    const Known *k = &t->known_names.data[i];
+    if (k->hash == hash && k->n == n && !memcmp(head->data + k->at, name, n))
+      return k->at;
+  }
+  uint64_t at = append(head, name, n, 1);
+  *PUSH(head->arena, t->known_names) = (Known){hash, n, at};
+  return at;
 }
 
 static void add_parts(Arena *a, Tables *t, const Program *p)
 {
-  uint32_t first_bind = t->binds.len;
-
   for (uint32_t i = 0; i < p->parts.len; i++) {
     const Part *q = &p->parts.data[i];
     *PUSH(a, t->parts) = (MiPart){.kernel = t->kernels + q->kernel,
                                   .grid = q->grid,
                                   .per_token = q->per_token,
-                                  .first_bind = first_bind + q->binds.first,
+                                  .first_bind = share_binds(a, t, p, q->binds),
                                   .n_binds = q->binds.count,
                                   .span = q->span,
                                   .bytes = q->bytes,
@@ -63,8 +100,8 @@ static void add_launches(Text *head, Tables *t, const Program *p)
 
   for (uint32_t i = 0; i < p->launches.len; i++) {
     const Launch *l = &p->launches.data[i];
-    uint64_t name = append(head, l->name, strlen(l->name) + 1, 1);
-    *PUSH(head->arena, t->launches) = (MiLaunch){first_part + l->parts.first, l->parts.count, name};
+    *PUSH(head->arena, t->launches) =
+        (MiLaunch){first_part + l->parts.first, l->parts.count, share_name(head, t, l->name)};
   }
 }
 
@@ -92,7 +129,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
   return a > b ? a : b;
 }
 
-/* Entries name launches, launches parts, parts binds: what is named is counted before it is added. */
+/* Entries name launches, launches parts: what is named is counted before it is added. */
 static void add_program(Text *head, Tables *t, const Program *p, MiImage *im)
 {
   Arena *a = head->arena;
@@ -100,7 +137,6 @@ static void add_program(Text *head, Tables *t, const Program *p, MiImage *im)
   add_entries(a, t, p, im);
   add_launches(head, t, p);
   add_parts(a, t, p);
-  add_binds(a, t, p);
   MiLevel *level = PUSH(a, t->levels);
   *level = (MiLevel){.needs = p->target_needs};
   strncpy(level->name, p->target, sizeof level->name - 1);
