@@ -19,6 +19,9 @@ bool fail(Err *e, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->text, sizeof e->text, fmt, ap);
     va_end(ap);
+    for (char *c = e->text; *c; c++)
+      if ((unsigned char)*c < ' ' || *c == 127)
+        *c = *c == '\n' ? ' ' : '?';
   }
   return false;
 }

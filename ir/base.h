@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define PRINTF(f, a) __attribute__((format(printf, f, a), nonnull(f)))
 
 /* ---- errors: the world's faults. The text names the file and the place. */
 typedef struct {
@@ -23,7 +23,8 @@ typedef struct {
 } Err;
 
 /* Stores the message (the first one wins) and returns false, so that callers write
- * `return fail(e, ...)`. */
+ * `return fail(e, ...)`. Control characters, which names in hostile files may hold, become '?': a message is
+ * one line. */
 bool fail(Err *e, const char *fmt, ...) PRINTF(2, 3);
 
 /* ---- arenas */

@@ -84,6 +84,14 @@ Test(error, first_message_wins)
   cr_assert_not(fail(NULL, "nobody listens"));
 }
 
+Test(error, message_is_one_line)
+{
+  Err e = {0};
+
+  fail(&e, "name '%s'", "a\x1b[31m\nb\x7f");
+  cr_assert_str_eq(e.text, "name 'a?[31m b?'");
+}
+
 Test(error, long_message_is_cut)
 {
   Err e = {0};
