@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "passes/lower/panel.h"
+#include "passes/lower/planes.h"
 
 _Static_assert((int)SPACE_WEIGHTS == (int)MI_SPACE_WEIGHTS && (int)SPACE_ARENA == (int)MI_SPACE_ARENA &&
                    (int)SPACE_STATE == (int)MI_SPACE_STATE && (int)SPACE_SCRATCH == (int)MI_SPACE_SCRATCH,
@@ -213,16 +214,17 @@ static bool pad_to(Out *o, uint64_t at)
   return true;
 }
 
-static bool write_panels(Out *o, const Weight *w, uint8_t *room)
+typedef void PackFn(const Weight *w, int64_t panel, uint8_t *out);
+
+static bool write_panels(Out *o, const Weight *w, PackFn *pack, uint64_t bytes, uint8_t *room)
 {
-  uint64_t bytes = panel_bytes(w->type.dtype, w->type.dim[1]);
   int64_t panels = (w->type.dim[0] + 15) / 16, batch = (int64_t)(PIECE_BYTES / bytes);
 
   batch = batch ? batch : 1;
   for (int64_t p = 0; p < panels; p += batch) {
     int64_t n = min64(batch, panels - p);
     for (int64_t i = 0; i < n; i++)
-      panel_pack(w, p + i, room + (uint64_t)i * bytes);
+      pack(w, p + i, room + (uint64_t)i * bytes);
     if (!give(o, room, (uint64_t)n * bytes))
       return false;
   }
@@ -249,7 +251,10 @@ static bool write_item(Out *o, const Program *p, const Item *it, uint8_t *room)
   const Weight *w = &p->module->weights.data[it->weight];
 
   switch (it->layout) {
-  case LAYOUT_PANEL: return write_panels(o, w, room);
+  case LAYOUT_PANEL: return write_panels(o, w, panel_pack, panel_bytes(w->type.dtype, w->type.dim[1]), room);
+  case LAYOUT_PLANES:
+    return write_panels(o, w, planes_pack_high, planes_panel_bytes(w->type.dim[1]), room) &&
+           write_panels(o, w, planes_pack_low, 16 * planes_row_bytes(w->type.dim[1]), room);
   case LAYOUT_VECTOR: return write_vector(o, w);
   case LAYOUT_RAW: return give(o, it->data, p->buffers.data[it->buffer].bytes);
   }

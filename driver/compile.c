@@ -147,7 +147,12 @@ bool compile_build(Compile *c, Err *e)
   if (c->info.context_trained && c->info.context > c->info.context_trained)
     fprintf(stderr, "micc: warning: %s: was trained with %u tokens of context, not %u\n", c->model->path,
             c->info.context_trained, c->info.context);
-  PassOptions po = {c->targets, c->n_targets, c->opt->print_after, c->opt->time_passes, &c->log};
+  PassOptions po = {.targets = c->targets,
+                    .n_targets = c->n_targets,
+                    .whole_head = c->opt->whole_head,
+                    .print_after = c->opt->print_after,
+                    .time_passes = c->opt->time_passes,
+                    .log = &c->log};
   bool ok = passes_run(c->module, &po, c->programs, e);
   flush_log(c);
   if (!ok)

@@ -25,7 +25,7 @@ typedef struct {
   int opt_level;
   uint32_t context, prefill_tokens; /* 0: the default */
   int kv;                           /* type of the KV cache; -1: by the model */
-  bool emit_given, time_passes, verbose, tcc, oracle;
+  bool emit_given, time_passes, verbose, tcc, oracle, whole_head;
 } Options;
 
 /* A model on its way to a program. */

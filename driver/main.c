@@ -28,13 +28,15 @@ static const char usage[] =
     "  --prefill=N       tokens in a tile of the prompt (default 96; 0: none, token by token)\n"
     "  -O0 .. -O3        effort of LLVM (default 2)\n"
     "  --kv=TYPE         keys and values in f16 or f32 (default: f16, but f32 if all matrices are)\n"
+    "  --head=KIND       of large q8_0 heads: planes (default; reads two thirds, more for --top-k 0) or "
+    "whole\n"
     "  --backend=KIND    of run: llvm (default) or tcc\n"
     "  --oracle          of run: through the interpreter of the graph, slow and plain\n"
     "  --print-after=P   print what pass P leaves, or all; micc passes lists them\n"
     "  --time-passes     print how long each pass takes\n"
     "  -v, --verbose     sizes and times;  --version;  -h, --help\n";
 
-enum { O_EMIT = 256, O_CPU, O_PREFILL, O_KV, O_BACKEND, O_ORACLE, O_PRINT, O_TIME, O_VERSION };
+enum { O_EMIT = 256, O_CPU, O_PREFILL, O_KV, O_HEAD, O_BACKEND, O_ORACLE, O_PRINT, O_TIME, O_VERSION };
 
 static const struct option longs[] = {
     {"emit", required_argument, NULL, O_EMIT},
@@ -42,6 +44,7 @@ static const struct option longs[] = {
     {"context", required_argument, NULL, 'c'},
     {"prefill", required_argument, NULL, O_PREFILL},
     {"kv", required_argument, NULL, O_KV},
+    {"head", required_argument, NULL, O_HEAD},
     {"backend", required_argument, NULL, O_BACKEND},
     {"oracle", no_argument, NULL, O_ORACLE},
     {"print-after", required_argument, NULL, O_PRINT},
@@ -142,6 +145,9 @@ static int set_option(Options *o, int option, const char *value)
     return number(value, 4096, &o->prefill_tokens) ? 0
                                                    : wrong("--prefill takes 0 to 4096 tokens, not", value);
   case O_KV: return set_kv(o, value);
+  case O_HEAD:
+    o->whole_head = !strcmp(value, "whole");
+    return o->whole_head || !strcmp(value, "planes") ? 0 : wrong("no such head (planes, whole):", value);
   case O_BACKEND:
     o->tcc = !strcmp(value, "tcc");
     return o->tcc || !strcmp(value, "llvm") ? 0 : wrong("--backend takes llvm or tcc, not", value);

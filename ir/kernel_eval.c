@@ -12,7 +12,7 @@
 
 #include <math.h>
 
-enum { N_ARGS = 2 };
+enum { N_ARGS = 3 };
 
 typedef struct Ins Ins;
 typedef const char *Run(const Ins *x); /* NULL, or what went wrong */

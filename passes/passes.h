@@ -10,6 +10,7 @@ enum { MAX_TARGETS = 8 };
 typedef struct {
   const Target *const *targets;
   unsigned n_targets;
+  bool whole_head;         /* large heads are not cut in planes (lower/planes.h) */
   const char *print_after; /* name of a pass, or NULL; "all" */
   bool time_passes;
   Text *log; /* where --print-after and --time-passes write */
@@ -22,8 +23,8 @@ Graph *pass_dce(const Graph *g, Err *e); /* drops what no output and no state up
 Graph *pass_quantize(const Graph *g, Err *e); /* 8-bit activations for products with block weights */
 Graph *pass_fuse(const Graph *g, Err *e);     /* groups nodes into launches (Node.launch) */
 
-/* Graphs to program (passes/lower). Ops without a lowering are reported all at once. */
-bool pass_lower(const Module *m, const Target *target, Program **out, Err *e);
+/* Graphs to program (passes/lower); whole_head: see PassOptions. Ops without a lowering are reported all at once. */
+bool pass_lower(const Module *m, const Target *target, bool whole_head, Program **out, Err *e);
 
 /* Kernel to kernel: rewrites what the target lacks (fma, 16-bit floats). */
 Kernel *pass_legalize(Arena *a, const Kernel *k, const Target *target);

@@ -13,7 +13,7 @@ enum { SMALL_WORK = 200000 };
 typedef struct {
   const MiEngine *e;
   const MiLaunch *launch;
-  int32_t args[2];
+  int32_t args[3];
 } Job;
 
 static const void *in_image(const MiImage *image, uint64_t offset)
@@ -247,7 +247,7 @@ bool mi_engine_run(MiEngine *e, int entry, const int32_t *tokens, uint32_t n, ui
   const MiEntry *en = &e->entries[entry];
   if (n < 1 || n > en->tokens || pos > h->context || n > h->context - pos)
     return false;
-  Job job = {.e = e, .args = {(int32_t)pos, (int32_t)n}};
+  Job job = {.e = e, .args = {(int32_t)pos, (int32_t)n, (int32_t)e->top}};
   memcpy(e->arena + h->tokens_at, tokens, n * sizeof *tokens);
   for (uint32_t i = 0; i < en->n_launches; i++) {
     job.launch = &e->launches[en->first_launch + i];

@@ -17,7 +17,8 @@ enum { MI_PAGE = 4096, MI_ALIGN = 64 };
 
 /* Runs grid iterations lo <= i < hi.
  *   buf      one pointer for each parameter; the last is the thread's scratch memory if the kernel has it
- *   args     [0] position of the first token, [1] number of tokens in this call */
+ *   args     [0] position of the first token, [1] number of tokens in this call, [2] how many of the largest logits
+ *            are wanted, 0: all; others may come out as -inf */
 typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);
 
 enum { MI_SPACE_WEIGHTS, MI_SPACE_ARENA, MI_SPACE_STATE, MI_SPACE_SCRATCH, MI_SPACE_COUNT };

@@ -312,6 +312,20 @@ static void find_eog(MiSession *s)
       s->eog[s->n_eog++] = (int32_t)i;
 }
 
+/* How many of the largest logits the sampler can look at. A penalty takes tokens away from the top; one below 1 would
+ * lift others to it. */
+static uint32_t wanted_logits(const MiSession *s)
+{
+  const MiOptions *o = &s->options;
+  int64_t n = o->temp <= 0 ? 1 : o->top_k,
+          lately = o->repeat_last_n < 0 ? s->image->context : o->repeat_last_n;
+
+  if (o->logits || n <= 0 || o->repeat_penalty < 1)
+    return 0;
+  n += s->n_eog + (o->repeat_penalty > 1 ? lately : 0);
+  return n < s->image->n_vocab ? (uint32_t)n : 0;
+}
+
 static int open_engine(MiSession *s, MiKernel *const *kernels)
 {
   char line[256];
@@ -377,6 +391,7 @@ static int run_session(MiSession *s)
     return status;
   s->n_tokens = s->n_prompt;
   find_eog(s);
+  s->engine.top = wanted_logits(s);
   status = logits_open(s, &f);
   if (!status)
     status = run(s, &f);

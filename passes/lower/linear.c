@@ -7,13 +7,14 @@
  *
  * Several products with one input, combined by elementwise nodes (gate and up), share an iteration: their
  * sums meet in registers, and the elementwise nodes are the epilogue. */
+#include "passes/lower/dot.h"
 #include "passes/lower/lower.h"
 #include "passes/lower/panel.h"
 
 #include <assert.h>
 #include <stdio.h>
 
-enum { MAX_TILE = 12, MAX_VEC = PANEL_ROWS / 4, ACT_MAX = 127, UNROLL = 4 };
+enum { MAX_TILE = 12, MAX_VEC = PANEL_ROWS / 4, UNROLL = 4 };
 
 /* Sums of one product for a tile: [token][vector]. */
 typedef struct {
@@ -136,81 +137,6 @@ static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
                   (unsigned)(columns - whole), out);
 }
 
-/* ---- integer products of codes and 8-bit activations
- *
- * Which product: dot4 where the target has it. Else pairs into 16 bits, added in 16 bits for as many groups
- * as the range of the codes proves safe, then widened. Codes of 8 bits allow not even one such pair: they are
- * split in even and odd bytes, multiplied as 16 bits into 32. */
-
-typedef enum { DOT4, DOT2, DOT2W } DotKind;
-
-typedef struct {
-  DotKind kind;
-  int safe; /* DOT2: groups that may be added in 16 bits */
-} DotPlan;
-
-typedef struct {
-  KVal sum32, sum16;
-  int in16;
-} Dot;
-
-static DotPlan dot_plan(const Target *t, DType w)
-{
-  int range = dtype_info[w].hi - dtype_info[w].lo, safe = INT16_MAX / (2 * range * ACT_MAX);
-
-  if (t->dot4 || t->loops)
-    return (DotPlan){DOT4, 0};
-  return safe ? (DotPlan){DOT2, safe} : (DotPlan){DOT2W, 0};
-}
-
-static void dot_flush(Kernel *k, Dot *d)
-{
-  if (!d->in16)
-    return;
-  KType t = kernel_node(k, d->sum16)->type;
-  KVal wide = kernel_add(k, K_widen, ktype(KE_i32, t.lanes / 2u), &d->sum16, 1, 0);
-  d->sum32 = d->sum32 ? add(k, d->sum32, wide) : wide;
-  d->in16 = 0;
-}
-
-static KVal even16(Kernel *k, KVal bytes, bool is_signed)
-{
-  KType t = ktype(is_signed ? KE_i16 : KE_u16, kernel_node(k, bytes)->type.lanes / 2u);
-  return k_shift(k, K_shr, k_shift(k, K_shl, k_bitcast(k, t, bytes), 8), 8);
-}
-
-static KVal odd16(Kernel *k, KVal bytes, bool is_signed)
-{
-  KType t = ktype(is_signed ? KE_i16 : KE_u16, kernel_node(k, bytes)->type.lanes / 2u);
-  return k_shift(k, K_shr, k_bitcast(k, t, bytes), 8);
-}
-
-/* Adds the products of one group of 4 columns. code: u8, x: i8, 4 for each lane. */
-static void dot_group(const Linear *c, DotPlan plan, Dot *d, KVal code, KVal x)
-{
-  Kernel *k = c->l->k;
-
-  switch (plan.kind) {
-  case DOT4:
-    d->sum32 = k_dot(k, K_dot4, d->sum32 ? d->sum32 : k_int(k, vec(c, KE_i32, 1), 0), code, x);
-    break;
-  case DOT2:
-    if (!d->in16)
-      d->sum16 = k_int(k, vec(c, KE_i16, 2), 0);
-    d->sum16 = k_dot(k, K_dot2, d->sum16, code, x);
-    if (++d->in16 == plan.safe)
-      dot_flush(k, d);
-    break;
-  case DOT2W: {
-    KType i16 = vec(c, KE_i16, 2);
-    KVal zero = d->sum32 ? d->sum32 : k_int(k, vec(c, KE_i32, 1), 0);
-    KVal s = k_dot(k, K_dot2w, zero, k_bitcast(k, i16, even16(k, code, false)), even16(k, x, true));
-    d->sum32 = k_dot(k, K_dot2w, s, k_bitcast(k, i16, odd16(k, code, false)), odd16(k, x, true));
-    break;
-  }
-  }
-}
-
 /* ---- a group of 32 columns for the whole tile */
 
 typedef struct {
@@ -255,15 +181,6 @@ static KVal correction(const Linear *c, const Group *g, KVal at, unsigned m, uns
   return k_splat(k, vec(c, KE_i32, 1), mul(k, s, k_int(k, i32, -zero)));
 }
 
-static KVal dot_done(const Linear *c, Dot *d, DotPlan plan, KVal correct)
-{
-  Kernel *k = c->l->k;
-
-  dot_flush(k, d);
-  KVal s = plan.kind == DOT2 && correct ? add(k, d->sum32, correct) : d->sum32;
-  return k_cast(k, KE_f32, s);
-}
-
 static void group_sums(const Linear *c, Group *g, Sums *s)
 {
   Kernel *k = c->l->k;
@@ -286,12 +203,12 @@ static void group_sums(const Linear *c, Group *g, Sums *s)
       for (unsigned m = 0; m < c->tile; m++) {
         KVal x = act_dword(c, g, q_at, m, n);
         for (unsigned i = 0; i < c->vecs; i++)
-          dot_group(c, g->plan, &dot[m][i], code[i], x);
+          lower_dot_group(c->l, g->plan, &dot[m][i], code[i], x);
       }
     }
     for (unsigned m = 0; m < c->tile; m++)
       for (unsigned i = 0; i < c->vecs; i++) {
-        KVal d = dot_done(c, &dot[m][i], g->plan, correct[m]);
+        KVal d = k_cast(k, KE_f32, lower_dot_done(c->l, g->plan, &dot[m][i], correct[m]));
         part[m][i] = part[m][i] ? k_fma(k, d, g->scale[h][i], part[m][i]) : mul(k, d, g->scale[h][i]);
       }
   }
@@ -363,7 +280,7 @@ static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
   Kernel *k = c->l->k;
   const PanelSpec *s = panel_spec(t);
   PanelOffsets o = panel_offsets(t);
-  Group g = {.w = w, .dtype = t, .plan = dot_plan(c->l->target, t), .act = act_params(c, x)};
+  Group g = {.w = w, .dtype = t, .plan = lower_dot_plan(c->l->target, t), .act = act_params(c, x)};
   int64_t groups = dtype_info[t].block / QBLOCK, blocks = columns / dtype_info[t].block;
   KVal d[MAX_VEC], dmin[MAX_VEC] = {0}, zero = k_idx(k, 0);
   Sums first, body;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "passes/lower/panel.h"
+#include "passes/lower/planes.h"
 #include "passes/passes.h"
 
 /* ---- places */
@@ -122,8 +123,9 @@ uint32_t lower_weight(Lower *l, uint32_t weight, Layout layout)
 
   if (!*b) {
     const Weight *w = &l->prog->module->weights.data[weight];
-    uint64_t bytes = layout == LAYOUT_PANEL ? panel_weight_bytes(&w->type)
-                                            : round_up((uint64_t)type_count(&w->type), PAD) * 4;
+    uint64_t bytes = layout == LAYOUT_PANEL    ? panel_weight_bytes(&w->type)
+                     : layout == LAYOUT_PLANES ? planes_weight_bytes(&w->type)
+                                               : round_up((uint64_t)type_count(&w->type), PAD) * 4;
     *b = program_buffer(l->prog, SPACE_WEIGHTS, w->name, bytes);
     *PUSH(l->arena, l->prog->items) = (Item){.layout = layout, .weight = weight, .buffer = *b};
   }
@@ -279,6 +281,16 @@ Part *lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_
   return &p->parts.data[p->parts.len - 1];
 }
 
+void lower_barrier(Lower *l, const char *name)
+{
+  Program *p = l->prog;
+  uint32_t first = l->first_part;
+
+  *PUSH(l->arena, p->launches) = (Launch){name, {first, p->parts.len - first}};
+  l->first_part = p->parts.len;
+  l->launch++;
+}
+
 /* ---- parts of a launch: nodes that read each other, or products that share an epilogue */
 
 typedef struct {
@@ -347,10 +359,19 @@ static LowerFn *family(Op op)
   }
 }
 
+static bool uses_planes(const Lower *l, Val v)
+{
+  const Node *w =
+      graph_node(l->g, v)->op == OP_linear ? graph_node(l->g, lower_base(l, graph_in(l->g, v, 1))) : NULL;
+  return w && w->op == OP_weight && l->weight_planes[w->attr.index];
+}
+
 static bool lower_part(Lower *l, const Val *nodes, uint32_t n)
 {
   LowerFn *fn = NULL;
 
+  if (n == 1 && uses_planes(l, nodes[0]))
+    return lower_head(l, nodes[0]);
   for (uint32_t i = 0; i < n; i++)
     if (graph_node(l->g, nodes[i])->op == OP_linear)
       fn = lower_linear;
@@ -368,9 +389,9 @@ static const char *launch_name(Lower *l, const Val *nodes, uint32_t n)
 
 static bool lower_launch(Lower *l, Parts *parts, const Val *nodes, uint32_t n)
 {
-  Program *p = l->prog;
-  uint32_t first = p->parts.len;
   Val *group = NEW_ARRAY(l->arena, Val, n);
+
+  l->first_part = l->prog->parts.len;
 
   for (uint32_t i = 0; i < n; i++) {
     Val root = find(parts, nodes[i]);
@@ -385,7 +406,7 @@ static bool lower_launch(Lower *l, Parts *parts, const Val *nodes, uint32_t n)
     if (!seen && !lower_part(l, group, count))
       return false;
   }
-  *PUSH(l->arena, p->launches) = (Launch){launch_name(l, nodes, n), {first, p->parts.len - first}};
+  lower_barrier(l, launch_name(l, nodes, n));
   return true;
 }
 
@@ -456,6 +477,7 @@ static bool lower_graph(Lower *l, const Graph *g)
     return false;
   l->g = g;
   l->entry = p->entries.len;
+  l->launch = 0;
   l->place = NEW_ARRAY(l->arena, Place, n_nodes);
   l->users = NEW_ARRAY(l->arena, uint32_t, n_nodes);
   l->outside = NEW_ARRAY(l->arena, uint8_t, n_nodes);
@@ -473,13 +495,51 @@ static bool lower_graph(Lower *l, const Graph *g)
     for (Val v = 1; v < n_nodes; v++)
       if (graph_node(g, v)->launch == launch)
         nodes[n++] = v;
-    l->launch = p->launches.len - first;
     if (n && !lower_launch(l, &parts, nodes, n))
       return false;
   }
   list_outputs(l);
   p->entries.data[l->entry].launches = (Slice){first, p->launches.len - first};
   return true;
+}
+
+/* A head is laid out in planes if that saves bytes: a q8_0 matrix of many rows whose product is the logits, for one
+ * token, and nothing else; all its other uses are embeddings. */
+enum { PLANES_MIN_ROWS = 32768 };
+
+static bool is_head(const Graph *g, Val v)
+{
+  const Type *w = &graph_node(g, graph_in(g, v, 1))->type;
+  uint32_t logits = 0, others = 0;
+
+  for (Val u = v + 1; u < g->nodes.len; u++)
+    for (uint32_t i = 0; i < graph_node(g, u)->in.count; i++)
+      if (graph_in(g, u, i) == v) {
+        bool out = graph_node(g, u)->op == OP_output && !strcmp(graph_node(g, u)->attr.name, "logits");
+        *(out ? &logits : &others) += 1;
+      }
+  return w->dtype == DT_Q8_0 && w->dim[0] >= PLANES_MIN_ROWS && logits && !others &&
+         graph_node(g, v)->type.dim[0] == 1 && graph_node(g, v)->type.rank == 2 &&
+         graph_node(g, graph_in(g, v, 0))->type.dtype == DT_Q8A;
+}
+
+static void find_heads(Lower *l, const Module *m)
+{
+  uint8_t *other = NEW_ARRAY(m->arena, uint8_t, m->weights.len);
+
+  for (uint32_t i = 0; i < m->graphs.len; i++) {
+    const Graph *g = m->graphs.data[i];
+    for (Val v = 1; v < g->nodes.len; v++)
+      for (uint32_t j = 0; j < graph_node(g, v)->in.count; j++) {
+        const Node *w = graph_node(g, graph_in(g, v, j));
+        if (w->op != OP_weight || (graph_node(g, v)->op == OP_embed && j == 1))
+          continue;
+        bool head = graph_node(g, v)->op == OP_linear && j == 1 && is_head(g, v);
+        (head ? l->weight_planes : other)[w->attr.index] = 1;
+      }
+  }
+  for (uint32_t i = 0; i < m->weights.len; i++)
+    l->weight_planes[i] &= (uint8_t)!other[i];
 }
 
 /* Matrices of block types have no other layout than panels. */
@@ -502,7 +562,7 @@ static bool check_weight_uses(const Module *m, Err *e)
   return true;
 }
 
-bool pass_lower(const Module *m, const Target *target, Program **out, Err *e)
+bool pass_lower(const Module *m, const Target *target, bool whole_head, Program **out, Err *e)
 {
   Program *p = NEW(m->arena, Program);
   Lower l = {.prog = p, .arena = m->arena, .target = target, .e = e, .lanes = target->vector_bytes / 4};
@@ -519,6 +579,9 @@ bool pass_lower(const Module *m, const Target *target, Program **out, Err *e)
     l.weight_buffer[i] = NEW_ARRAY(m->arena, uint32_t, m->weights.len);
   l.state_buffer = NEW_ARRAY(m->arena, uint32_t, m->states.len);
   l.state_is_keys = NEW_ARRAY(m->arena, uint8_t, m->states.len);
+  l.weight_planes = NEW_ARRAY(m->arena, uint8_t, m->weights.len);
+  if (!whole_head)
+    find_heads(&l, m);
   l.rope_buffer = NEW_ARRAY(m->arena, uint32_t, m->ropes.len);
   p->context = module_context(m);
   find_key_states(&l, m);

@@ -41,11 +41,13 @@ typedef struct {
   Err *e;
   uint32_t entry;                      /* index of the entry under construction */
   uint32_t launch;                     /* index of the launch within the entry */
+  uint32_t first_part; /* of the launch under construction */
   unsigned lanes;                      /* f32 lanes of a vector register */
   Place *place;                        /* per node of the graph */
   uint32_t *users;                     /* per node: how many nodes read it */
   uint8_t *outside;                    /* per node: read by another launch, or an output */
   uint32_t *weight_buffer[LAYOUT_RAW]; /* by layout, per weight of the module: its buffer, 0 not yet placed */
+  uint8_t *weight_planes; /* per weight of the module: laid out as planes.h says */
   uint32_t *state_buffer;              /* per state of the module */
   uint8_t *state_is_keys;              /* per state: stored in tiles of keys, transposed */
   uint32_t *rope_buffer;               /* per rope spec */
@@ -73,6 +75,9 @@ uint16_t lower_scratch(Lower *l, uint64_t bytes);
 uint16_t lower_value(Lower *l, Val v, KAccess access); /* f32 parameter of an arena or vector value */
 Part *lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_t ops);
 uint32_t lower_weight(Lower *l, uint32_t weight, Layout layout); /* its buffer in that layout */
+
+/* Ends a launch within a launch: what was lowered since the last one runs before what follows. */
+void lower_barrier(Lower *l, const char *name);
 
 /* ---- elementwise ops (elementwise.c) */
 bool lower_is_elementwise(Op op);
@@ -102,6 +107,7 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n);
 bool lower_attention(Lower *l, const Val *nodes, uint32_t n);
 bool lower_embed(Lower *l, const Val *nodes, uint32_t n);
 bool lower_rope_table(Lower *l, const Val *nodes, uint32_t n);
+bool lower_head(Lower *l, Val v); /* a product that planes.h lays out */
 bool lower_move(Lower *l, const Val *nodes, uint32_t n);
 
 #endif

@@ -2,6 +2,7 @@
  * sines of rope. */
 #include "passes/lower/lower.h"
 #include "passes/lower/panel.h"
+#include "passes/lower/planes.h"
 
 /* ---- embed */
 
@@ -82,6 +83,31 @@ static void block_row(const Embed *m, int64_t columns)
   k_end(k, NULL, 0);
 }
 
+/* From the two planes of planes.h: c = 8 h + l. */
+static void planes_row(const Embed *m, const Type *w, KVal id)
+{
+  Kernel *k = m->l->k;
+  int64_t columns = w->dim[1];
+  KType u8 = ktype(KE_u8, 4), i32 = ktype(KE_i32, 4);
+  KVal low0 =
+      idx_add(k, k_idx(k, (int64_t)planes_low_at(w)), idx_mul(k, id, (int64_t)planes_row_bytes(columns)));
+  KVal b = k_loop(k, k_idx(k, 0), k_idx(k, columns / QBLOCK), 1);
+  KVal at = idx_add(k, m->panel_at, idx_mul(k, b, PLANES_HIGH_BLOCK)),
+       low = idx_add(k, low0, idx_mul(k, b, PLANES_LOW_BLOCK));
+  KVal d = k_splat(k, ktype(KE_f32, 4), half_at(m, at, 0)), y = idx_add(k, m->y_at, idx_mul(k, b, QBLOCK));
+
+  at = idx_add(k, at, idx_mul(k, m->lane, 4));
+  for (unsigned g = 0; g < 8; g++) {
+    KVal h = k_cast(k, KE_i32, lower_codes(m->l, m->w, DT_Q5_0, at, PLANES_CODES, g, 4));
+    KVal l = k_load(k, u8, m->w, low, g % 4 * 4);
+    l = g < 4 ? k_op2(k, K_and, l, k_int(k, u8, 15)) : k_shift(k, K_shr, l, 4);
+    KVal c = k_op2(k, K_add, k_shift(k, K_shl, h, 3), k_cast(k, KE_i32, l));
+    c = k_op2(k, K_sub, c, k_int(k, i32, 128));
+    k_store(k, m->y, y, g * 4, k_op2(k, K_mul, k_cast(k, KE_f32, c), d));
+  }
+  k_end(k, NULL, 0);
+}
+
 bool lower_embed(Lower *l, const Val *nodes, uint32_t n)
 {
   Val v = nodes[0];
@@ -94,15 +120,19 @@ bool lower_embed(Lower *l, const Val *nodes, uint32_t n)
   (void)n;
   lower_begin(l, "embed.%s.%lld", dtype_info[m.t].name, (long long)columns);
   Kernel *k = l->k;
-  m.w = lower_param(l, lower_weight(l, w->attr.index, LAYOUT_PANEL), 0, KE_u8, KA_READ, "w");
+  bool planes = l->weight_planes[w->attr.index];
+  m.w = lower_param(l, lower_weight(l, w->attr.index, planes ? LAYOUT_PLANES : LAYOUT_PANEL), 0, KE_u8,
+                    KA_READ, "w");
   uint16_t ids = lower_param(l, lower_place(l, tokens)->buffer, 0, KE_i32, KA_READ, "tokens");
   m.y = lower_value(l, v, KA_WRITE);
   KVal token = k_grid(k), id = k_cast(k, KE_idx, k_load(k, ktype(KE_i32, 1), ids, token, 0));
   KVal panel = k_op2(k, K_div, id, k_idx(k, PANEL_ROWS));
   m.lane = k_op2(k, K_rem, id, k_idx(k, PANEL_ROWS));
-  m.panel_at = idx_mul(k, panel, (int64_t)panel_bytes(m.t, columns));
+  m.panel_at = idx_mul(k, panel, (int64_t)(planes ? planes_panel_bytes(columns) : panel_bytes(m.t, columns)));
   m.y_at = idx_mul(k, token, lower_stride(&t));
-  if (panel_spec(m.t))
+  if (planes)
+    planes_row(&m, &w->type, id);
+  else if (panel_spec(m.t))
     block_row(&m, columns);
   else
     float_row(&m, columns);

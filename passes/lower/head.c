@@ -1,0 +1,271 @@
+/* head.c - a large head that reads two thirds: the product of the last hidden state with a q8_0 matrix in two planes
+ * (planes.h), of which the low one is read only for rows that can still be among the largest logits.
+ *
+ * The caller says how many of the largest logits it needs (run-time integer 2; 0: all). Four launches:
+ *   norms      of each block of activations
+ *   high       for each row the product with the high plane, and an upper bound of its logit; for each panel of 16 rows the
+ *              largest lower bound
+ *   threshold  a number that at least so many logits reach: a k-th largest among the maxima of groups of rows
+ *   low        adds the low plane's product to rows whose upper bound reaches the threshold; all others become -inf
+ * The result for the rows that are kept is the same, bit for bit, as when all are kept. */
+#include "passes/lower/dot.h"
+#include "passes/lower/lower.h"
+#include "passes/lower/planes.h"
+
+#include <math.h>
+
+enum { GROUP_PANELS = 16, LOW_LANES = 4 };
+
+/* Bounds are exact but for rounding: what a few hundred float operations may add. */
+static const double norm_slack = 1.0001, bound_slack = 1.001, value_slack = 1e-5;
+
+typedef struct {
+  Lower *l;
+  const Type *w;
+  uint32_t weights; /* buffers */
+  uint32_t norms, high, upper, best, threshold;
+  uint32_t act;
+  Q8aLayout q;
+  int64_t columns, blocks, panels;
+  Val logits;
+} Head;
+
+static KVal mul(Kernel *k, KVal a, KVal b)
+{
+  return k_op2(k, K_mul, a, b);
+}
+
+static KVal add(Kernel *k, KVal a, KVal b)
+{
+  return k_op2(k, K_add, a, b);
+}
+
+static uint16_t floats(const Head *h, uint32_t buffer, KAccess access, const char *name)
+{
+  return lower_param(h->l, buffer, 0, KE_f32, access, name);
+}
+
+static uint32_t work_buffer(const Head *h, const char *name, int64_t count)
+{
+  Program *p = h->l->prog;
+  uint32_t b = program_buffer(p, SPACE_ARENA, name, round_up((uint64_t)count, PAD) * 4);
+  p->buffers.data[b].entry = h->l->entry;
+  return b;
+}
+
+/* ---- norms: of a block's activations, times its scale, over 12 (the low plane's norms are in twelfths) */
+
+static void norms_kernel(const Head *h)
+{
+  Lower *l = h->l;
+  lower_begin(l, "head.norms.%lld", (long long)h->columns);
+  Kernel *k = l->k;
+  uint16_t q = lower_param(l, h->act, 0, KE_i8, KA_READ, "q"),
+           scale = lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
+           y = floats(h, h->norms, KA_WRITE, "norms");
+  KVal b = k_loop(k, k_idx(k, 0), k_idx(k, h->blocks), 1), sum = 0;
+
+  for (unsigned i = 0; i < QBLOCK / l->lanes; i++) {
+    KVal x = k_cast(k, KE_i32, k_load(k, ktype(KE_i8, l->lanes), q, idx_mul(k, b, QBLOCK), i * l->lanes));
+    sum = sum ? add(k, sum, mul(k, x, x)) : mul(k, x, x);
+  }
+  KVal norm = k_op1(k, K_sqrt, k_cast(k, KE_f32, k_reduce(k, K_sum, sum)));
+  KVal s = k_load(k, ktype(KE_f32, 1), scale, b, 0);
+  k_store(k, y, b, 0, mul(k, mul(k, norm, s), k_flt(k, 1, norm_slack / 12)));
+  k_end(k, NULL, 0);
+  lower_end(l, 1, false, 0, (uint64_t)h->columns);
+}
+
+/* ---- high: one panel */
+
+static KVal f16_lanes(const Head *h, uint16_t w, KVal at, unsigned i)
+{
+  Kernel *k = h->l->k;
+  return k_cast(k, KE_f32, k_load(k, ktype(KE_f16, h->l->lanes), w, at, i * h->l->lanes * 2));
+}
+
+/* 16 (h + 16) . x - 249 sum(x) is twice (8 h + 3.5) . x. */
+static KVal high_sum(const Head *h, uint16_t w, uint16_t q, KVal at, KVal b, unsigned i, KVal xsum)
+{
+  Lower *l = h->l;
+  Kernel *k = l->k;
+  DotPlan plan = lower_dot_plan(l->target, DT_Q5_0);
+  Dot dot = {0};
+
+  for (unsigned g = 0; g < 8; g++) {
+    KVal x = k_load(k, ktype(KE_i32, 1), q, idx_mul(k, b, QBLOCK), g * 4);
+    KVal code = lower_codes(l, w, DT_Q5_0, at, PLANES_CODES + i * l->lanes * 4, g, l->lanes * 4);
+    lower_dot_group(l, plan, &dot, code, k_splat(k, ktype(KE_i8, l->lanes * 4), x));
+  }
+  KVal s = k_shift(k, K_shl, lower_dot_done(l, plan, &dot, 0), 4);
+  return k_cast(
+      k, KE_f32,
+      add(k, s, k_splat(k, ktype(KE_i32, l->lanes), mul(k, xsum, k_int(k, ktype(KE_i32, 1), -249)))));
+}
+
+static void high_kernel(const Head *h)
+{
+  Lower *l = h->l;
+  unsigned lanes = l->lanes, vecs = PANEL_ROWS / lanes;
+  lower_begin(l, "head.high.%lldx%lld", (long long)h->w->dim[0], (long long)h->columns);
+  Kernel *k = l->k;
+  uint16_t w = lower_param(l, h->weights, 0, KE_u8, KA_READ, "w"),
+           q = lower_param(l, h->act, 0, KE_i8, KA_READ, "q"),
+           scale = lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
+           sum16 = lower_param(l, h->act, h->q.sum16, KE_i32, KA_READ, "qsum"),
+           norms = floats(h, h->norms, KA_READ, "norms"), high = floats(h, h->high, KA_WRITE, "high"),
+           upper = floats(h, h->upper, KA_WRITE, "upper"), best = floats(h, h->best, KA_WRITE, "best");
+  KType one = ktype(KE_f32, 1), vec = ktype(KE_f32, lanes);
+  KVal zero = k_flt(k, lanes, 0.0), carry[2 * PANEL_ROWS / 4], next[2 * PANEL_ROWS / 4];
+  KVal panel = k_grid(k), w0 = idx_mul(k, panel, (int64_t)planes_panel_bytes(h->columns));
+  KVal b = k_loop(k, k_idx(k, 0), k_idx(k, h->blocks), 1);
+
+  for (unsigned i = 0; i < 2 * vecs; i++)
+    carry[i] = k_carry(k, zero);
+  KVal at = add(k, w0, idx_mul(k, b, PLANES_HIGH_BLOCK)), xs = k_splat(k, vec, k_load(k, one, scale, b, 0));
+  KVal norm = k_splat(k, vec, k_load(k, one, norms, b, 0)), s_at = idx_mul(k, b, 2);
+  KVal xsum =
+      add(k, k_load(k, ktype(KE_i32, 1), sum16, s_at, 0), k_load(k, ktype(KE_i32, 1), sum16, s_at, 1));
+  for (unsigned i = 0; i < vecs; i++) {
+    KVal d = f16_lanes(h, w, at, i), half = mul(k, d, k_flt(k, lanes, 0.5));
+    KVal n =
+        k_cast(k, KE_f32, k_cast(k, KE_i32, k_load(k, ktype(KE_u8, lanes), w, at, PLANES_NORM + i * lanes)));
+    next[i] = k_fma(k, mul(k, high_sum(h, w, q, at, b, i, xsum), xs), half, carry[i]);
+    next[vecs + i] = k_fma(k, mul(k, n, norm), k_op1(k, K_abs, d), carry[vecs + i]);
+  }
+  k_end(k, next, 2 * vecs);
+  KVal row = idx_mul(k, panel, PANEL_ROWS), top = 0;
+  for (unsigned i = 0; i < vecs; i++) {
+    KVal bound = k_fma(k, k_op1(k, K_abs, carry[i]), k_flt(k, lanes, value_slack),
+                       mul(k, carry[vecs + i], k_flt(k, lanes, bound_slack)));
+    KVal lower = k_op2(k, K_sub, carry[i], bound);
+    k_store(k, high, row, i * lanes, carry[i]);
+    k_store(k, upper, row, i * lanes, add(k, carry[i], bound));
+    top = top ? k_op2(k, K_max, top, lower) : lower;
+  }
+  k_store(k, best, panel, 0, k_reduce(k, K_rmax, top));
+  lower_end(l, (uint64_t)h->panels, false, planes_low_at(h->w), (uint64_t)type_count(h->w));
+}
+
+/* ---- threshold: the k-th largest maximum of groups of 256 rows. Rows that no whole group holds are left out, and equal
+ * maxima count once: either makes the threshold smaller, which is safe. */
+
+static void threshold_kernel(const Head *h)
+{
+  Lower *l = h->l;
+  unsigned lanes = l->lanes;
+  int64_t groups = h->panels / GROUP_PANELS, padded = (int64_t)round_up((uint64_t)groups, PAD);
+  lower_begin(l, "head.threshold.%lld", (long long)h->panels);
+  Kernel *k = l->k;
+  uint16_t best = floats(h, h->best, KA_READ, "best"), y = floats(h, h->threshold, KA_WRITE, "threshold"),
+           scratch = lower_scratch(l, (uint64_t)padded * 4);
+  KVal zero = k_idx(k, 0), wanted = k_arg(k, 2);
+
+  for (int64_t i = padded - PAD; i < padded; i += lanes)
+    k_store(k, scratch, zero, i, k_flt(k, lanes, -INFINITY));
+  KVal g = k_loop(k, zero, k_idx(k, groups), 1), top = 0;
+  for (unsigned i = 0; i < GROUP_PANELS; i += lanes) {
+    KVal v = k_load(k, ktype(KE_f32, lanes), best, idx_mul(k, g, GROUP_PANELS), i);
+    top = top ? k_op2(k, K_max, top, v) : v;
+  }
+  k_store(k, scratch, g, 0, k_reduce(k, K_rmax, top));
+  k_end(k, NULL, 0);
+
+  KVal none = k_flt(k, 1, INFINITY), lowest = k_flt(k, lanes, -INFINITY), end = k_idx(k, padded);
+  (void)k_loop(k, zero, wanted, 1);
+  KVal last = k_carry(k, none), below = k_splat(k, ktype(KE_f32, lanes), last);
+  KVal j = k_loop(k, zero, end, lanes), acc = k_carry(k, lowest);
+  KVal v = k_load(k, ktype(KE_f32, lanes), scratch, j, 0);
+  KVal next = k_op2(k, K_max, acc, k_select(k, k_op2(k, K_lt, v, below), v, lowest));
+  k_end(k, &next, 1);
+  next = k_reduce(k, K_rmax, acc);
+  k_end(k, &next, 1);
+  KVal all = k_op2(k, K_or, k_op2(k, K_eq, wanted, zero), k_op2(k, K_lt, k_idx(k, groups), wanted));
+  k_store(k, y, zero, 0, k_select(k, all, k_flt(k, 1, -INFINITY), last));
+  lower_end(l, 1, false, 0, (uint64_t)h->panels);
+}
+
+/* ---- low: the rows of a panel that can matter. Lanes are columns here: four sums, added at the end. */
+
+typedef struct {
+  uint16_t w, q, scale, ssum;
+} LowParams;
+
+static KVal low_sum(const Head *h, const LowParams *p, KVal row)
+{
+  Lower *l = h->l;
+  Kernel *k = l->k;
+  DotPlan plan = lower_dot_plan(l->target, DT_Q4_0);
+  KType u8 = ktype(KE_u8, 4 * LOW_LANES), i8 = ktype(KE_i8, 4 * LOW_LANES), one = ktype(KE_f32, 1);
+  KVal from = k_op2(k, K_add, k_idx(k, (int64_t)planes_low_at(h->w)),
+                    idx_mul(k, row, (int64_t)planes_row_bytes(h->columns)));
+  KVal zero4 = k_flt(k, LOW_LANES, 0.0), zero1 = k_flt(k, 1, 0.0),
+       b = k_loop(k, k_idx(k, 0), k_idx(k, h->blocks), 1);
+  KVal acc = k_carry(k, zero4), correct = k_carry(k, zero1),
+       at = add(k, from, idx_mul(k, b, PLANES_LOW_BLOCK));
+  KVal codes = k_load(k, u8, p->w, at, 0), x = idx_mul(k, b, QBLOCK);
+  KVal d = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, 1), p->w, at, QBLOCK / 2));
+  Dot dot = {0};
+
+  lower_dot_group(l, plan, &dot, k_op2(k, K_and, codes, k_int(k, u8, 15)), k_load(k, i8, p->q, x, 0));
+  lower_dot_group(l, plan, &dot, k_shift(k, K_shr, codes, 4), k_load(k, i8, p->q, x, QBLOCK / 2));
+  KVal factor = k_splat(k, ktype(KE_f32, LOW_LANES), mul(k, d, k_load(k, one, p->scale, b, 0)));
+  KVal half = mul(k, k_load(k, one, p->ssum, b, 0), k_flt(k, 1, -3.5));
+  KVal next[] = {k_fma(k, k_cast(k, KE_f32, lower_dot_done(l, plan, &dot, 0)), factor, acc),
+                 k_fma(k, d, half, correct)};
+  k_end(k, next, 2);
+  return add(k, k_reduce(k, K_sum, acc), correct);
+}
+
+static void low_kernel(const Head *h)
+{
+  Lower *l = h->l;
+  lower_begin(l, "head.low.%lldx%lld", (long long)h->w->dim[0], (long long)h->columns);
+  Kernel *k = l->k;
+  LowParams p = {lower_param(l, h->weights, 0, KE_u8, KA_READ, "w"),
+                 lower_param(l, h->act, 0, KE_i8, KA_READ, "q"),
+                 lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
+                 lower_param(l, h->act, h->q.ssum, KE_f32, KA_READ, "qssum")};
+  uint16_t high = floats(h, h->high, KA_READ, "high"), upper = floats(h, h->upper, KA_READ, "upper"),
+           threshold = floats(h, h->threshold, KA_READ, "threshold"), y = lower_value(l, h->logits, KA_WRITE);
+  KType one = ktype(KE_f32, 1);
+  KVal first = idx_mul(k, k_grid(k), PANEL_ROWS), least = k_load(k, one, threshold, k_idx(k, 0), 0);
+  KVal r = k_loop(k, k_idx(k, 0), k_idx(k, PANEL_ROWS), 1), row = add(k, first, r);
+
+  k_if(k, k_op2(k, K_le, least, k_load(k, one, upper, row, 0)));
+  k_store(k, y, row, 0, add(k, k_load(k, one, high, row, 0), low_sum(h, &p, row)));
+  k_else(k);
+  k_store(k, y, row, 0, k_flt(k, 1, -INFINITY));
+  k_end(k, NULL, 0);
+  k_end(k, NULL, 0);
+  /* what is read depends on the logits: a sixteenth is usual for the top 40 */
+  lower_end(l, (uint64_t)h->panels, false,
+            (uint64_t)(h->panels * PANEL_ROWS) * planes_row_bytes(h->columns) / 16,
+            (uint64_t)type_count(h->w) / 16);
+}
+
+bool lower_head(Lower *l, Val v)
+{
+  Val x = lower_base(l, graph_in(l->g, v, 0));
+  const Node *w = graph_node(l->g, lower_base(l, graph_in(l->g, v, 1)));
+  Head h = {.l = l, .w = &w->type, .columns = w->type.dim[1], .logits = v};
+
+  h.blocks = h.columns / QBLOCK;
+  h.panels = (w->type.dim[0] + PANEL_ROWS - 1) / PANEL_ROWS;
+  h.weights = lower_weight(l, w->attr.index, LAYOUT_PLANES);
+  h.act = lower_place(l, x)->buffer;
+  h.q = lower_q8a(1, h.columns);
+  h.norms = work_buffer(&h, "head.norms", h.blocks);
+  h.high = work_buffer(&h, "head.high", h.panels * PANEL_ROWS);
+  h.upper = work_buffer(&h, "head.upper", h.panels * PANEL_ROWS);
+  h.best = work_buffer(&h, "head.best", h.panels);
+  h.threshold = work_buffer(&h, "head.threshold", 1);
+  norms_kernel(&h);
+  lower_barrier(l, "head norms");
+  high_kernel(&h);
+  lower_barrier(l, "head high");
+  threshold_kernel(&h);
+  lower_barrier(l, "head threshold");
+  low_kernel(&h);
+  return true;
+}
