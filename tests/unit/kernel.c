@@ -170,7 +170,7 @@ Test(kernel, damaged_text_is_harmless)
 typedef struct {
   const Kernel *k;
   int64_t grid;
-  int32_t args[2];
+  int32_t args[3];
   uint64_t bytes[MAX_BUFS];
   uint8_t *before[MAX_BUFS], *after[MAX_BUFS]; /* after: NULL where nothing is expected */
   char *error;
