@@ -26,9 +26,8 @@ enum { MI_MAX_PARAMS = 16 };
 
 /* A kernel's parameter: a place in one of the spaces. */
 typedef struct {
-  uint64_t offset;
-  uint32_t space;
-  uint32_t reserved;
+  uint64_t offset : 56;
+  uint64_t space : 8;
 } MiBind;
 
 typedef struct {
@@ -93,7 +92,7 @@ typedef struct {
   uint64_t weights, weights_bytes;     /* page-aligned */
 } MiImage;
 
-_Static_assert(sizeof(MiBind) == 16 && sizeof(MiPart) == 40 && sizeof(MiLaunch) == 16, "contract, version 1");
+_Static_assert(sizeof(MiBind) == 8 && sizeof(MiPart) == 40 && sizeof(MiLaunch) == 16, "contract, version 1");
 _Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 32 && sizeof(MiImage) == 192, "contract, version 1");
 
 #endif

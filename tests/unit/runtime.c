@@ -165,17 +165,17 @@ static const Large large_image = {
               {.kernel = 1, .grid = ROWS, .first_bind = 2, .n_binds = 3},
               {.kernel = 2, .grid = NARROW, .first_bind = 5, .n_binds = 3},
               {.kernel = 3, .grid = ROWS, .first_bind = 8, .n_binds = 3}},
-    .binds = {{L_TOKENS, MI_SPACE_ARENA, 0},
-              {L_X, MI_SPACE_ARENA, 0},
-              {L_X, MI_SPACE_ARENA, 0},
-              {0, MI_SPACE_STATE, 0},
-              {0, MI_SPACE_SCRATCH, 0},
-              {L_TOKENS, MI_SPACE_ARENA, 0},
-              {0, MI_SPACE_WEIGHTS, 0},
-              {L_Y, MI_SPACE_ARENA, 0},
-              {0, MI_SPACE_STATE, 0},
-              {L_Y, MI_SPACE_ARENA, 0},
-              {L_LOGITS, MI_SPACE_ARENA, 0}},
+    .binds = {{L_TOKENS, MI_SPACE_ARENA},
+              {L_X, MI_SPACE_ARENA},
+              {L_X, MI_SPACE_ARENA},
+              {0, MI_SPACE_STATE},
+              {0, MI_SPACE_SCRATCH},
+              {L_TOKENS, MI_SPACE_ARENA},
+              {0, MI_SPACE_WEIGHTS},
+              {L_Y, MI_SPACE_ARENA},
+              {0, MI_SPACE_STATE},
+              {L_Y, MI_SPACE_ARENA},
+              {L_LOGITS, MI_SPACE_ARENA}},
     .names = "gather",
     .table = {7, 77, 777, 7777, 77777},
 };
@@ -314,6 +314,9 @@ typedef struct {
 
 #define FIELD(path)  offsetof(Large, path), sizeof((Large *)0)->path
 #define HEADER(name) FIELD(header.name)
+#define BIND(i)                                                                                              \
+  offsetof(Large, binds) + (i) * sizeof(MiBind), sizeof(MiBind) /* offset low, space in the top byte */
+#define IN(space) ((uint64_t)MI_SPACE_##space << 56)
 
 static const Bad bad_images[] = {
     {"not an image", offsetof(Large, header.magic), 1, 'M'},
@@ -348,9 +351,9 @@ static const Bad bad_images[] = {
     {"part 1 names kernel 4 of 4", FIELD(parts[1].kernel), 4},
     {"part 3", FIELD(parts[3].first_bind), 9},
     {"part 2", FIELD(parts[2].n_binds), MI_MAX_PARAMS + 1},
-    {"bind 1", FIELD(binds[1].offset), L_ARENA},
-    {"bind 4", FIELD(binds[4].space), MI_SPACE_COUNT},
-    {"bind 6", FIELD(binds[6].offset), NARROW * 4},
+    {"bind 1", BIND(1), IN(ARENA) | L_ARENA},
+    {"bind 4", BIND(4), IN(COUNT)},
+    {"bind 6", BIND(6), IN(WEIGHTS) | (NARROW * 4)},
 };
 
 Test(runtime, bad_images_are_refused)
