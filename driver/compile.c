@@ -244,15 +244,15 @@ static bool emit_llvm(Compile *c, LlvmOutput what, const void **bytes, uint64_t 
 
 static bool write_llvm(Compile *c, LlvmOutput what, const char *path, Err *e)
 {
-  const void *bytes;
-  uint64_t n;
+  const void *bytes = NULL;
+  uint64_t n = 0;
   return emit_llvm(c, what, &bytes, &n, e) && write_bytes(path, bytes, n, e);
 }
 
 static bool write_exe(Compile *c, const char *path, Err *e)
 {
-  const void *object;
-  uint64_t n;
+  const void *object = NULL;
+  uint64_t n = 0;
   double start = now_ms();
 
   if (!emit_llvm(c, LLVM_OBJ, &object, &n, e) || !package_exe(path, object, n, &c->image, c->targets[0], e))

@@ -168,7 +168,7 @@ typedef struct {
 static bool oracle_args(OracleArgs *a, int argc, char **argv, Err *e)
 {
   *a = (OracleArgs){.n = 16};
-  for (int i = 1; i < argc; i++) {
+  for (int i = 1; i < argc; i += 2) {
     const char *value = i + 1 < argc ? argv[i + 1] : "", *arg = argv[i];
     if (!strcmp(arg, "-p") || !strcmp(arg, "--prompt"))
       a->prompt = value;
@@ -178,7 +178,6 @@ static bool oracle_args(OracleArgs *a, int argc, char **argv, Err *e)
       a->n = atol(value);
     else
       return fail(e, "run --oracle takes -p TEXT, --token-ids IDS and -n N (greedy); not '%s'", arg);
-    i++;
   }
   if (a->n < 1 || a->n > 1 << 20)
     return fail(e, "run --oracle: -n must be 1 or more");

@@ -68,13 +68,12 @@ static const void *bpe_table(Arena *a)
 
 static const void *spm_table(Arena *a)
 {
-  static Model *m;
   Err e = {0};
-
-  m = model_open(MICC_SOURCE_DIR "/tests/data/stories260K.gguf", &e);
+  Model *m = model_open(MICC_SOURCE_DIR "/tests/data/stories260K.gguf", &e);
   const void *table = m ? tok_table(m, a, &e) : NULL;
 
   assert(table);
+  model_close(m);
   return table;
 }
 

@@ -206,7 +206,7 @@ Test(gguf, tensors)
 /* ---- bad files */
 
 #define NAME64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-#define READS  "; it reads f32 f16 bf16 i32 q4_0 q4_1 q5_0 q5_1 q8_0 q4_K q5_K q6_K"
+#define READS  "; it reads f32 f16 bf16 i32 q4_0 q4_1 q5_0 q5_1 q8_0 q4_K q5_K q6_K tq2_0"
 
 static const struct {
   const char *bytes, *message;
