@@ -85,35 +85,44 @@ static void add_way(Ways *w, const char *label, Args command)
   w->way[w->n++] = (Way){label, command};
 }
 
-void way_exe(Suite *s, const char *model, const char *option, Ways *out)
+static Args options_of(Suite *s, const char *options)
+{
+  Args a = {.n = 0};
+
+  for (size_t n; options && *options && a.n + 1 < COUNT(a.word); options += n + (options[n] == ' ')) {
+    n = strcspn(options, " ");
+    a.word[a.n++] = arena_strndup(&s->arena, options, n);
+  }
+  return a;
+}
+
+void way_exe(Suite *s, const char *model, const char *options, Ways *out)
 {
   const char *path = new_path(s, "program");
   Args a = ARGS(MICC_EXE, model, "-o", path);
   Proc p;
 
-  bool ok = goes_well(s, option ? args_join(a, ARGS(option)) : a, model, &p);
-  add_way(out, option ? option : "executable", ok ? ARGS(path) : (Args){.n = 0});
+  bool ok = goes_well(s, args_join(a, options_of(s, options)), model, &p);
+  add_way(out, options ? options : "executable", ok ? ARGS(path) : (Args){.n = 0});
 }
 
-void way_run(Suite *s, const char *model, const char *option, Ways *out)
+void way_run(Suite *s, const char *model, const char *options, Ways *out)
 {
   Args a = ARGS(MICC_EXE, "run", model);
-
-  (void)s;
-  add_way(out, option ? option : "run", option ? args_join(a, ARGS(option)) : a);
+  add_way(out, options ? options : "run", args_join(a, options_of(s, options)));
 }
 
 /* Program and runtime; the runtime is compiled once for each compiler. */
 static const char script[] =
-    "set -e; cc=$1 source=$2 out=$3 runtime=$4 tree=$5\n"
+    "set -e; cc=$1 level=$2 source=$3 out=$4 runtime=$5 tree=$6\n"
     "[ -f \"$runtime\" ] || $cc -std=gnu11 -O2 -I\"$tree\" -r -nostdlib -o \"$runtime\""
     " \"$tree\"/runtime-min/mi_*.c \"$tree\"/runtime-min/start/mi_start_file.c\n"
-    "$cc -std=c99 -O2 -Wall -Wextra -Werror -o \"$out\" \"$source\" \"$runtime\" -lpthread -lm\n";
+    "$cc -std=c99 $level -Wall -Wextra -Werror -o \"$out\" \"$source\" \"$runtime\" -lpthread -lm\n";
 
-static void way_compiler(Suite *s, const char *base, const char *cc, Ways *out)
+/* The image file stands beside the source, where the program looks for it. */
+void way_c(Suite *s, const char *model, const char *cc, const char *level, Ways *out)
 {
-  const char *source = arena_printf(&s->arena, "%s.c", base);
-  const char *program = arena_printf(&s->arena, "%s-%s", base, cc);
+  const char *program = new_path(s, "c"), *source = arena_printf(&s->arena, "%s.c", program);
   const char *runtime = arena_printf(&s->arena, "%s/runtime-%s.o", s->dir, cc);
   Proc p;
 
@@ -122,23 +131,10 @@ static void way_compiler(Suite *s, const char *base, const char *cc, Ways *out)
     return;
   }
   bool ok =
-      goes_well(s, ARGS("sh", "-c", script, "build", cc, source, program, runtime, MICC_SOURCE_DIR), cc, &p);
+      goes_well(s, ARGS(MICC_EXE, model, "--emit=c", "-o", source), model, &p) &&
+      goes_well(s, ARGS("sh", "-c", script, "build", cc, level, source, program, runtime, MICC_SOURCE_DIR),
+                cc, &p);
   add_way(out, arena_printf(&s->arena, "C, %s", cc), ok ? ARGS(program) : (Args){.n = 0});
-}
-
-/* The image file stands beside the source, where the programs look for it. */
-void way_c(Suite *s, const char *model, const char *compilers, Ways *out)
-{
-  const char *base = new_path(s, "c");
-  Proc p;
-
-  if (!goes_well(s, ARGS(MICC_EXE, model, "--emit=c", "-o", arena_printf(&s->arena, "%s.c", base)), model,
-                 &p))
-    return;
-  for (size_t n; *compilers; compilers += n + (compilers[n] == ' ')) {
-    n = strcspn(compilers, " ");
-    way_compiler(s, base, arena_strndup(&s->arena, compilers, n), out);
-  }
 }
 
 Cpus cpus_here(Suite *s)

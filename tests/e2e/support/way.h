@@ -37,14 +37,14 @@ typedef struct {
   unsigned n;
 } Ways;
 
-/* `micc MODEL -o PROGRAM`; options are micc's, NULL: none. */
-void way_exe(Suite *s, const char *model, const char *option, Ways *out);
+/* `micc MODEL -o PROGRAM`; options are micc's, words with a space between; NULL: none. */
+void way_exe(Suite *s, const char *model, const char *options, Ways *out);
 
 /* `micc run MODEL`, compiled each time it is used. */
-void way_run(Suite *s, const char *model, const char *option, Ways *out);
+void way_run(Suite *s, const char *model, const char *options, Ways *out);
 
-/* `micc MODEL --emit=c`, built by each of the compilers ("gcc clang-19") that is here. */
-void way_c(Suite *s, const char *model, const char *compilers, Ways *out);
+/* `micc MODEL --emit=c`, built by a C compiler ("gcc", "-O2"); without that compiler, skipped. */
+void way_c(Suite *s, const char *model, const char *cc, const char *level, Ways *out);
 
 /* The rows of `micc targets` that this machine can run, C left out. */
 typedef struct {
