@@ -312,7 +312,11 @@ static bool write_text(Compile *c, const char *path, Err *e)
 }
 
 /* What is written where -o says nothing: a file named after the model, or (NULL) standard output. */
-static const char *const endings[EMIT_COUNT] = {[EMIT_EXE] = "", [EMIT_OBJ] = ".o", [EMIT_C] = ".c"};
+static const char *const endings[EMIT_COUNT] = {
+#define EMIT(id, name, ending, meaning) ending,
+#include "driver/emit.def"
+#undef EMIT
+};
 
 static const char *output_path(const Compile *c, Arena *a, Err *e)
 {

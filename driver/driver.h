@@ -8,14 +8,9 @@
 #include "passes/passes.h"
 
 typedef enum {
-  EMIT_EXE,
-  EMIT_OBJ,
-  EMIT_C,
-  EMIT_LLVM,
-  EMIT_ASM,
-  EMIT_GRAPH,
-  EMIT_KERNELS,
-  EMIT_PLAN,
+#define EMIT(id, name, ending, meaning) EMIT_##id,
+#include "driver/emit.def"
+#undef EMIT
   EMIT_COUNT
 } Emit;
 
@@ -36,8 +31,8 @@ typedef struct {
   ArchInfo info;
   const Target *targets[MAX_TARGETS]; /* levels, rising */
   unsigned n_targets;
-  Program *programs[MAX_TARGETS];     /* one for each */
-  const Kernel **kernels;             /* of all programs, in the image's numbering */
+  Program *programs[MAX_TARGETS]; /* one for each */
+  const Kernel **kernels;         /* of all programs, in the image's numbering */
   const Target **kernel_targets;
   uint32_t n_kernels;
   Image image;

@@ -55,7 +55,11 @@ static const struct option longs[] = {
     {NULL, 0, NULL, 0},
 };
 
-static const char *const emits[EMIT_COUNT] = {"exe", "obj", "c", "llvm", "asm", "graph", "kernels", "plan"};
+static const char *const emits[EMIT_COUNT] = {
+#define EMIT(id, name, ending, meaning) name,
+#include "driver/emit.def"
+#undef EMIT
+};
 
 static int wrong(const char *what, const char *value)
 {
@@ -81,7 +85,10 @@ static int set_emit(Options *o, const char *value)
       o->emit = (Emit)i;
       return 0;
     }
-  fprintf(stderr, "micc: cannot emit '%s'; known: exe, obj, c, llvm, asm, graph, kernels, plan\n", value);
+  fprintf(stderr, "micc: cannot emit '%s'; known:", value);
+  for (int i = 0; i < EMIT_COUNT; i++)
+    fprintf(stderr, "%s %s", i ? "," : "", emits[i]);
+  fputc('\n', stderr);
   return 2;
 }
 
