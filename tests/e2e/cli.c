@@ -348,6 +348,7 @@ static const Wrong wrongs[] = {
     {{M, "--cpu="}, 2, "--cpu"},
     {{M, "--cpu=x86-64-v3,x86-64-v2"}, 2, "x86-64-v2"},
     {{M, "--kv=q8_0"}, 2, "'q8_0'"},
+    {{M, "--head=half"}, 2, "'half'"},
     {{M, "--cpu=c"}, 1, "--cpu=c"},
     {{M, "--verbose=3"}, 2, "'--verbose=3'"},
     {{M, "other.gguf"}, 2, "'other.gguf'"},
