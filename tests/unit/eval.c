@@ -282,18 +282,35 @@ Test(eval, linear_of_blocks)
   end(c);
 }
 
-/* scale = 127 / 127 = 1, so codes are the numbers rounded to even; the second block is zero; the
- * third is halved. */
+/* The first block's numbers are whole at scale 127 / 127 = 1, the third's at 63.5 / 127; the second is zero. The fourth is
+ * whole if its largest becomes 126: that has no error, 127 would have. */
 Test(eval, quant)
 {
-  Case *c = case_new("%1 = input f32[1,96]\n%2 = quant q8a[1,96] %1\n%3 = output q8a[1,96] %2\n");
-  float x[96] = {127, 0.5f, 1.5f, -2.5f, -126.7f, 0.4f}, want[96] = {127, 0, 2, -2, -127};
+  Case *c = case_new("%1 = input f32[1,128]\n%2 = quant q8a[1,128] %1\n%3 = output q8a[1,128] %2\n");
+  float x[128] = {127, 1, 2, -3, -127, 100};
 
-  x[64] = -63.5f, x[65] = 0.3f;
-  want[64] = -63.5f, want[65] = 0.5f;
-  set(c, &c->in[0], x, 96);
+  x[64] = -63.5f, x[65] = 0.5f;
+  x[96] = 126, x[97] = 63, x[98] = -1, x[99] = 21;
+  set(c, &c->in[0], x, 128);
   run(c);
-  expect(&c->out[0], want, 96, __LINE__);
+  expect(&c->out[0], x, 128, __LINE__);
+  end(c);
+}
+
+/* Halves go to the even number, and no value is further off than half a step. */
+Test(eval, quant_rounds)
+{
+  Case *c = case_new("%1 = input f32[1,32]\n%2 = quant q8a[1,32] %1\n%3 = output q8a[1,32] %2\n");
+  float x[32] = {127, 0.5f, 1.5f, -2.5f, -126.7f, 0.4f};
+
+  for (int i = 6; i < 32; i++)
+    x[i] = 3; /* keeps the scale at 1: any other has more error */
+  set(c, &c->in[0], x, 32);
+  run(c);
+  float want[32] = {127, 0, 2, -2, -127, 0};
+  for (int i = 6; i < 32; i++)
+    want[i] = 3;
+  expect(&c->out[0], want, 32, __LINE__);
   end(c);
 }
 
