@@ -187,7 +187,7 @@ static void test_about(void)
       "tokenizer: ",
       "memory: ",
       "target: x86_64",
-      "compiler: micc " MICC_VERSION,
+      ("compiler: micc " MICC_VERSION),
       "source sha256: 270cba1bd5109f42d03350f60406024560464db173c0e387d91f0426d3bd256d"};
   Proc p = proc(&arena, HOW(.dir = dir), "./story", "--about");
 
