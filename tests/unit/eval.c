@@ -304,12 +304,12 @@ Test(eval, quant_rounds)
   float x[32] = {127, 0.5f, 1.5f, -2.5f, -126.7f, 0.4f};
 
   for (int i = 6; i < 32; i++)
-    x[i] = 3; /* keeps the scale at 1: any other has more error */
+    x[i] = (float)(40 + 2 * i); /* keeps the scale at 1: any other has more error */
   set(c, &c->in[0], x, 32);
   run(c);
   float want[32] = {127, 0, 2, -2, -127, 0};
   for (int i = 6; i < 32; i++)
-    want[i] = 3;
+    want[i] = x[i];
   expect(&c->out[0], want, 32, __LINE__);
   end(c);
 }
