@@ -143,6 +143,7 @@ static void add_program(Text *head, Tables *t, const Program *p, MiImage *im)
   strncpy(level->name, p->target, sizeof level->name - 1);
   t->kernels += p->kernels.len;
   im->arena_bytes = larger(im->arena_bytes, p->space_bytes[SPACE_ARENA]);
+  im->state_bytes = larger(im->state_bytes, p->space_bytes[SPACE_STATE]);
   im->scratch_bytes = larger(im->scratch_bytes, p->space_bytes[SPACE_SCRATCH]);
 }
 
@@ -178,7 +179,6 @@ void image_build(Arena *a, Program *const *programs, unsigned n, const ImagePart
   im.n_kernels = tables.kernels;
   im.n_vocab = vocabulary(p);
   im.context = p->context;
-  im.state_bytes = p->space_bytes[SPACE_STATE];
   im.about_bytes = strlen(parts->about);
   im.about = append(&t, parts->about, im.about_bytes + 1, 1);
   im.has_tokenizer = parts->tokenizer_bytes != 0;

@@ -1,16 +1,16 @@
 /* attention.c - attention over the cache, with a streaming softmax.
  *
  * One grid iteration makes a few heads of one token: heads that share keys and values, so that each of these is
- * loaded once. It walks the positions in tiles of 16, counted from position 0 whatever the window; every sum of a
- * head is made in the same order however many heads go together. So prefill and decode give the same bits. Keys of a
- * tile are stored transposed ([size][16]): scores are vectors whose lanes are positions.
+ * loaded once. It walks the positions in tiles of four vectors, counted from position 0 whatever the window; every sum
+ * of a head is made in the same order however many heads go together. So prefill and decode give the same bits. Keys
+ * of a tile are stored transposed ([size][tile]): scores are vectors whose lanes are positions.
  *
- * States of layers with windows are rings: tile t of the positions is tile t mod (slots / 16) of the state. */
+ * States of layers with windows are rings: tile t of the positions is tile t mod (slots / tile) of the state. */
 #include "passes/lower/lower.h"
 
 #include <assert.h>
 
-enum { MAX_HEADS = 7, MAX_PIECES = KEY_TILE / 4, MAX_CHUNK = 8, SPLIT = 2, SLOTS = 4 };
+enum { MAX_HEADS = 7, MAX_CHUNK = 8, SLOTS = 4, COLUMNS = 4 };
 
 typedef struct {
   Lower *l;
@@ -18,22 +18,23 @@ typedef struct {
   uint16_t q, keys, values, out, scratch;
   KElem elem; /* of the states */
   int64_t heads, kv_heads, size, slots;
-  unsigned together;      /* heads of an iteration */
-  unsigned lanes, pieces; /* f32 lanes of a vector; vectors of a tile of positions */
-  KVal q_at;              /* element where the first head's query, and its result, start */
-  KVal pos, low;          /* idx: the token's position; the first position it sees */
+  unsigned together; /* heads of an iteration */
+  unsigned lanes;    /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
+  int64_t tile;      /* positions */
+  KVal q_at;         /* element where the first head's query, and its result, start */
+  KVal pos, low;     /* idx: the token's position; the first position it sees */
   KVal kv_head;
 } Attention;
 
-/* Scratch: for each head 16 probabilities, then for each head the running result. */
-static int64_t probs_at(unsigned h)
+/* Scratch: for each head a tile of probabilities, then for each head the running result. */
+static int64_t probs_at(const Attention *a, unsigned h)
 {
-  return h * KEY_TILE;
+  return h * a->tile;
 }
 
 static int64_t acc_at(const Attention *a, unsigned h)
 {
-  return MAX_HEADS * KEY_TILE + h * (int64_t)round_up((uint64_t)a->size, PAD);
+  return a->together * a->tile + h * (int64_t)round_up((uint64_t)a->size, PAD);
 }
 
 static KVal mul(Kernel *k, KVal a, KVal b)
@@ -63,7 +64,7 @@ static void clear_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
 /* ---- scores */
 
 typedef struct {
-  KVal v[MAX_HEADS][MAX_PIECES];
+  KVal v[MAX_HEADS][KEY_VECTORS];
 } Scores;
 
 static KVal finish_score(const Attention *a, KVal s)
@@ -78,48 +79,46 @@ static KVal finish_score(const Attention *a, KVal s)
 }
 
 /* Adds column d + u of the queries times that of the keys. */
-static void score_column(const Attention *a, KVal at, KVal d, unsigned u, KVal (*s)[MAX_PIECES])
+static void score_column(const Attention *a, KVal at, KVal d, unsigned u, Scores *s)
 {
   Kernel *k = a->l->k;
-  KVal key[MAX_PIECES];
+  KVal key[KEY_VECTORS];
 
-  for (unsigned i = 0; i < a->pieces; i++)
-    key[i] = state_load(a, a->keys, a->lanes, at, u * KEY_TILE + i * a->lanes);
+  for (unsigned i = 0; i < KEY_VECTORS; i++)
+    key[i] = state_load(a, a->keys, a->lanes, at, u * a->tile + i * a->lanes);
   for (unsigned h = 0; h < a->together; h++) {
     KVal q = number(a, a->q, a->lanes, idx_add(k, a->q_at, d), h * a->size + u);
-    for (unsigned i = 0; i < a->pieces; i++)
-      s[h][i] = k_fma(k, key[i], q, s[h][i]);
+    for (unsigned i = 0; i < KEY_VECTORS; i++)
+      s->v[h][i] = k_fma(k, key[i], q, s->v[h][i]);
   }
 }
 
-/* q . k for the 16 positions of a tile: even and odd columns apart, so that a sum need not wait for the one before. */
+/* q . k for the positions of a tile. */
 static void scores(const Attention *a, KVal tile, Scores *out)
 {
   Kernel *k = a->l->k;
-  KVal zero = k_flt(k, a->lanes, 0.0), s[SPLIT][MAX_HEADS][MAX_PIECES], next[SPLIT * MAX_HEADS * MAX_PIECES];
-  KVal first = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots / KEY_TILE), tile), a->size * KEY_TILE);
-  int64_t whole = a->size / SPLIT * SPLIT;
+  KVal zero = k_flt(k, a->lanes, 0.0), next[MAX_HEADS * KEY_VECTORS];
+  KVal first = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots / a->tile), tile), a->size * a->tile);
+  int64_t whole = a->size / COLUMNS * COLUMNS;
   uint32_t n = 0;
-  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), SPLIT);
+  Scores body;
+  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), COLUMNS);
 
-  for (unsigned u = 0; u < SPLIT; u++)
-    for (unsigned h = 0; h < a->together; h++)
-      for (unsigned i = 0; i < a->pieces; i++)
-        s[u][h][i] = k_carry(k, zero);
-  KVal body[SPLIT][MAX_HEADS][MAX_PIECES];
-  memcpy(body, s, sizeof body);
-  for (unsigned u = 0; u < SPLIT; u++)
-    score_column(a, idx_add(k, first, idx_mul(k, d, KEY_TILE)), d, u, body[u]);
-  for (unsigned u = 0; u < SPLIT; u++)
-    for (unsigned h = 0; h < a->together; h++)
-      for (unsigned i = 0; i < a->pieces; i++)
-        next[n++] = body[u][h][i];
-  k_end(k, next, n);
-  if (a->size > whole)
-    score_column(a, idx_add(k, first, k_idx(k, whole * KEY_TILE)), k_idx(k, whole), 0, s[0]);
   for (unsigned h = 0; h < a->together; h++)
-    for (unsigned i = 0; i < a->pieces; i++)
-      out->v[h][i] = finish_score(a, k_op2(k, K_add, s[0][h][i], s[1][h][i]));
+    for (unsigned i = 0; i < KEY_VECTORS; i++)
+      out->v[h][i] = k_carry(k, zero);
+  body = *out;
+  for (unsigned u = 0; u < COLUMNS; u++)
+    score_column(a, idx_add(k, first, idx_mul(k, d, a->tile)), d, u, &body);
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned i = 0; i < KEY_VECTORS; i++)
+      next[n++] = body.v[h][i];
+  k_end(k, next, n);
+  for (unsigned u = 0; u < a->size - whole; u++)
+    score_column(a, idx_add(k, first, k_idx(k, whole * a->tile)), k_idx(k, whole), u, out);
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned i = 0; i < KEY_VECTORS; i++)
+      out->v[h][i] = finish_score(a, out->v[h][i]);
 }
 
 /* Which positions of the tile the token sees. */
@@ -127,8 +126,8 @@ static KVal seen(const Attention *a, KVal tile, unsigned i)
 {
   Kernel *k = a->l->k;
   KType i32 = ktype(KE_i32, a->lanes);
-  KVal base = k_op2(k, K_add, k_cast(k, KE_i32, idx_mul(k, tile, KEY_TILE)),
-                    k_int(k, ktype(KE_i32, 1), i * a->lanes));
+  KVal base =
+      k_op2(k, K_add, k_cast(k, KE_i32, idx_mul(k, tile, a->tile)), k_int(k, ktype(KE_i32, 1), i * a->lanes));
   KVal at = k_op2(k, K_add, kernel_add(k, K_lane, i32, NULL, 0, 0), k_splat(k, i32, base));
   KVal ok = k_op2(k, K_le, at, k_splat(k, i32, k_cast(k, KE_i32, a->pos)));
 
@@ -155,21 +154,21 @@ static void value_rows(const Attention *a, KVal at, KVal s, int64_t off, unsigne
     for (unsigned c = 0; c < chunk; c++)
       v[c] = state_load(a, a->values, lanes, row, u * a->size + off + c * lanes);
     for (unsigned h = 0; h < a->together; h++) {
-      KVal p = number(a, a->scratch, lanes, s, probs_at(h) + u);
+      KVal p = number(a, a->scratch, lanes, s, probs_at(a, h) + u);
       for (unsigned c = 0; c < chunk; c++)
         acc->v[h][c] = k_fma(k, v[c], p, acc->v[h][c]);
     }
   }
 }
 
-/* Adds the tile's 16 value rows to `chunk` vectors of every head's result. */
-static void add_values(const Attention *a, KVal tile, const KVal *factor, KVal j, int64_t off, unsigned chunk,
-                       unsigned lanes)
+/* Adds the tile's first `rows` value rows to `chunk` vectors of every head's result. */
+static void add_values(const Attention *a, KVal tile, KVal rows, const KVal *factor, KVal j, int64_t off,
+                       unsigned chunk, unsigned lanes)
 {
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
   KVal next[MAX_HEADS * MAX_CHUNK];
-  KVal row = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots), idx_mul(k, tile, KEY_TILE)), a->size);
+  KVal row = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots), idx_mul(k, tile, a->tile)), a->size);
   KVal at = idx_add(k, row, j);
   uint32_t n = 0;
   Accs first, acc, body;
@@ -179,7 +178,7 @@ static void add_values(const Attention *a, KVal tile, const KVal *factor, KVal j
       KVal old = k_load(k, t, a->scratch, j, acc_at(a, h) + off + c * lanes);
       first.v[h][c] = mul(k, old, k_splat(k, t, factor[h]));
     }
-  KVal s = k_loop(k, k_idx(k, 0), k_idx(k, KEY_TILE), SLOTS);
+  KVal s = k_loop(k, k_idx(k, 0), rows, SLOTS);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
       acc.v[h][c] = k_carry(k, first.v[h][c]);
@@ -196,7 +195,7 @@ static void add_values(const Attention *a, KVal tile, const KVal *factor, KVal j
 
 typedef struct {
   Attention *a;
-  KVal tile;
+  KVal tile, rows;
   const KVal *factor;
   int64_t from;
 } Values;
@@ -205,21 +204,21 @@ static void value_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
 {
   Values *v = ctx;
   (void)l;
-  add_values(v->a, v->tile, v->factor, j, v->from + off, 1, lanes);
+  add_values(v->a, v->tile, v->rows, v->factor, j, v->from + off, 1, lanes);
 }
 
 /* As many vectors at once as leave registers for the values and a probability. */
-static void all_values(Attention *a, KVal tile, const KVal *factor)
+static void all_values(Attention *a, KVal tile, KVal rows, const KVal *factor)
 {
   Kernel *k = a->l->k;
   unsigned chunk = (a->l->target->registers - 2) / (a->together + 1);
   chunk = chunk > MAX_CHUNK ? MAX_CHUNK : chunk ? chunk : 1;
   int64_t step = chunk * a->lanes, whole = a->size / step * step;
-  Values rest = {a, tile, factor, whole};
+  Values rest = {a, tile, rows, factor, whole};
 
   if (whole) {
     KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), step);
-    add_values(a, tile, factor, j, 0, chunk, a->lanes);
+    add_values(a, tile, rows, factor, j, 0, chunk, a->lanes);
     k_end(k, NULL, 0);
   }
   lower_columns(a->l, a->size - whole, value_columns, &rest);
@@ -233,35 +232,48 @@ typedef struct {
   KVal max[MAX_HEADS], sum[MAX_HEADS];
 } Running;
 
+/* Lane by lane over the vectors of a tile, as a tree. */
+static KVal over_tile(Kernel *k, KOp op, const KVal *v)
+{
+  return k_op2(k, op, k_op2(k, op, v[0], v[1]), k_op2(k, op, v[2], v[3]));
+}
+
 /* From scores to probabilities, which go to scratch. */
 static void softmax_head(Attention *a, unsigned h, KVal *s, const KVal *ok, const Running *old, Running *new,
                          KVal *factor)
 {
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, a->lanes);
-  KVal top = old->max[h], total = 0;
+  KVal p[KEY_VECTORS];
 
-  for (unsigned i = 0; i < a->pieces; i++) {
+  for (unsigned i = 0; i < KEY_VECTORS; i++)
     s[i] = k_select(k, ok[i], s[i], k_flt(k, a->lanes, least));
-    top = k_op2(k, K_max, top, k_reduce(k, K_rmax, s[i]));
-  }
+  KVal top = k_op2(k, K_max, old->max[h], k_reduce(k, K_rmax, over_tile(k, K_max, s)));
   *factor = k_exp(k, k_op2(k, K_sub, old->max[h], top));
-  for (unsigned i = 0; i < a->pieces; i++) {
-    KVal p = k_exp(k, k_op2(k, K_sub, s[i], k_splat(k, t, top)));
-    p = k_select(k, ok[i], p, k_flt(k, a->lanes, 0.0));
-    k_store(k, a->scratch, k_idx(k, 0), probs_at(h) + i * a->lanes, p);
-    total = total ? k_op2(k, K_add, total, k_reduce(k, K_sum, p)) : k_reduce(k, K_sum, p);
+  for (unsigned i = 0; i < KEY_VECTORS; i++) {
+    p[i] = k_exp(k, k_op2(k, K_sub, s[i], k_splat(k, t, top)));
+    p[i] = k_select(k, ok[i], p[i], k_flt(k, a->lanes, 0.0));
+    k_store(k, a->scratch, k_idx(k, 0), probs_at(a, h) + i * a->lanes, p[i]);
   }
   new->max[h] = top;
-  new->sum[h] = k_fma(k, old->sum[h], *factor, total);
+  new->sum[h] = k_fma(k, old->sum[h], *factor, k_reduce(k, K_sum, over_tile(k, K_add, p)));
+}
+
+/* How many rows of the tile must be added: up to the token's own, rounded up to what a step takes. */
+static KVal rows_seen(const Attention *a, KVal tile)
+{
+  Kernel *k = a->l->k;
+  KVal n = k_op2(k, K_sub, idx_add(k, a->pos, k_idx(k, SLOTS)), idx_mul(k, tile, a->tile));
+  n = idx_mul(k, k_op2(k, K_div, n, k_idx(k, SLOTS)), SLOTS);
+  return k_op2(k, K_min, n, k_idx(k, a->tile));
 }
 
 static void walk_tiles(Attention *a, Running *run)
 {
   Kernel *k = a->l->k;
-  KVal from = k_op2(k, K_div, a->low, k_idx(k, KEY_TILE)), max0 = k_flt(k, 1, least), sum0 = k_flt(k, 1, 0.0);
-  KVal end = idx_add(k, k_op2(k, K_div, a->pos, k_idx(k, KEY_TILE)), k_idx(k, 1));
-  KVal tile = k_loop(k, from, end, 1), slot_tile = tile, next[2 * MAX_HEADS], ok[MAX_PIECES],
+  KVal from = k_op2(k, K_div, a->low, k_idx(k, a->tile)), max0 = k_flt(k, 1, least), sum0 = k_flt(k, 1, 0.0);
+  KVal end = idx_add(k, k_op2(k, K_div, a->pos, k_idx(k, a->tile)), k_idx(k, 1));
+  KVal tile = k_loop(k, from, end, 1), slot_tile = tile, next[2 * MAX_HEADS], ok[KEY_VECTORS],
        factor[MAX_HEADS];
   Running new;
   Scores s;
@@ -271,13 +283,13 @@ static void walk_tiles(Attention *a, Running *run)
   for (unsigned h = 0; h < a->together; h++)
     run->sum[h] = k_carry(k, sum0);
   if (a->slots < (int64_t)a->l->prog->context)
-    slot_tile = k_op2(k, K_rem, tile, k_idx(k, a->slots / KEY_TILE));
+    slot_tile = k_op2(k, K_rem, tile, k_idx(k, a->slots / a->tile));
   scores(a, slot_tile, &s);
-  for (unsigned i = 0; i < a->pieces; i++)
+  for (unsigned i = 0; i < KEY_VECTORS; i++)
     ok[i] = seen(a, tile, i);
   for (unsigned h = 0; h < a->together; h++)
     softmax_head(a, h, s.v[h], ok, run, &new, &factor[h]);
-  all_values(a, slot_tile, factor);
+  all_values(a, slot_tile, rows_seen(a, tile), factor);
   memcpy(next, new.max, a->together * sizeof *next);
   memcpy(next + a->together, new.sum, a->together * sizeof *next);
   k_end(k, next, 2 * a->together);
@@ -315,7 +327,7 @@ static uint32_t state_of(const Lower *l, Val v)
 static unsigned heads_together(const Attention *a)
 {
   int64_t group = a->heads / a->kv_heads;
-  unsigned most = (a->l->target->registers - 3) / (SPLIT * a->pieces);
+  unsigned most = (a->l->target->registers - 3) / KEY_VECTORS;
 
   for (unsigned n = most < MAX_HEADS ? most : MAX_HEADS; n > 1; n--)
     if (group % n == 0 && (a->heads / n > 1 || a->l->g->tokens > 1))
@@ -351,10 +363,10 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
 
   assert(n == 1);
   (void)n;
-  a.slots = lower_slots(state);
+  a.slots = lower_slots(l, state);
   a.elem = lower_state_elem(state);
   a.lanes = l->lanes;
-  a.pieces = KEY_TILE / l->lanes;
+  a.tile = l->key_tile;
   a.together = heads_together(&a);
   lower_begin(l, "attention.%lldx%lld.kv%lld.%s%s", (long long)a.heads, (long long)a.size,
               (long long)a.kv_heads, kelem_info[a.elem].name, a.n->attr.attention.window ? ".window" : "");

@@ -53,9 +53,9 @@ Q8aLayout lower_q8a(int64_t rows, int64_t columns)
   return q;
 }
 
-int64_t lower_slots(const Type *state)
+int64_t lower_slots(const Lower *l, const Type *state)
 {
-  return (int64_t)round_up((uint64_t)state->dim[0], KEY_TILE);
+  return (int64_t)round_up((uint64_t)state->dim[0], (uint64_t)l->key_tile);
 }
 
 KElem lower_state_elem(const Type *state)
@@ -66,7 +66,7 @@ KElem lower_state_elem(const Type *state)
 uint64_t lower_state_bytes(const Lower *l, uint32_t state)
 {
   const Type *t = &l->prog->module->states.data[state].type;
-  uint64_t slots = (uint64_t)lower_slots(t);
+  uint64_t slots = (uint64_t)lower_slots(l, t);
   return slots * (uint64_t)(type_count(t) / t->dim[0]) * dtype_info[t->dtype].bytes;
 }
 
@@ -566,6 +566,9 @@ bool pass_lower(const Module *m, const Target *target, bool whole_head, Program 
 {
   Program *p = NEW(m->arena, Program);
   Lower l = {.prog = p, .arena = m->arena, .target = target, .e = e, .lanes = target->vector_bytes / 4};
+
+  l.key_tile = KEY_VECTORS * l.lanes;
+  l.key_tile = KEY_VECTORS * l.lanes;
 
   if (!check_weight_uses(m, e))
     return false;

@@ -9,7 +9,7 @@
 #include "codegen/target.h"
 #include "ir/program.h"
 
-enum { PANEL_ROWS = 16, PAD = 16, KEY_TILE = 16, QBLOCK = 32 };
+enum { PANEL_ROWS = 16, PAD = 16, QBLOCK = 32, KEY_VECTORS = 4 };
 
 typedef enum {
   PLACE_NONE,
@@ -41,13 +41,14 @@ typedef struct {
   Err *e;
   uint32_t entry;                      /* index of the entry under construction */
   uint32_t launch;                     /* index of the launch within the entry */
-  uint32_t first_part; /* of the launch under construction */
+  uint32_t first_part;                 /* of the launch under construction */
   unsigned lanes;                      /* f32 lanes of a vector register */
+  int64_t key_tile;                    /* positions whose keys lie side by side: KEY_VECTORS vectors */
   Place *place;                        /* per node of the graph */
   uint32_t *users;                     /* per node: how many nodes read it */
   uint8_t *outside;                    /* per node: read by another launch, or an output */
   uint32_t *weight_buffer[LAYOUT_RAW]; /* by layout, per weight of the module: its buffer, 0 not yet placed */
-  uint8_t *weight_planes; /* per weight of the module: laid out as planes.h says */
+  uint8_t *weight_planes;              /* per weight of the module: laid out as planes.h says */
   uint32_t *state_buffer;              /* per state of the module */
   uint8_t *state_is_keys;              /* per state: stored in tiles of keys, transposed */
   uint32_t *rope_buffer;               /* per rope spec */
@@ -61,7 +62,8 @@ bool lower_is_view(const Graph *g, Val v); /* a reshape that needs no copy */
 int64_t lower_stride(const Type *t);       /* of an arena value's first dimension */
 const Place *lower_place(Lower *l, Val v); /* gives it a buffer if it has none */
 Q8aLayout lower_q8a(int64_t rows, int64_t columns);
-int64_t lower_slots(const Type *state);              /* whole tiles: positions are kept at slots mod this */
+int64_t lower_slots(const Lower *l,
+                    const Type *state); /* whole tiles: positions are kept at slots mod this */
 KElem lower_state_elem(const Type *state);
 uint64_t lower_state_bytes(const Lower *l, uint32_t state);
 bool lower_per_token(const Lower *l, const Type *t); /* first dimension counts the call's tokens */

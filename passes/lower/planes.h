@@ -14,10 +14,10 @@
 #include "ir/graph.h"
 
 enum {
-  PLANES_NORM = 32,         /* from the start of a block of 16 rows */
+  PLANES_NORM = 32, /* from the start of a block of 16 rows */
   PLANES_CODES = 48,
-  PLANES_HIGH_BLOCK = 368,  /* bytes of 16 rows, 32 columns */
-  PLANES_LOW_BLOCK = 18     /* bytes of one row, 32 columns */
+  PLANES_HIGH_BLOCK = 368, /* bytes of 16 rows, 32 columns */
+  PLANES_LOW_BLOCK = 18    /* bytes of one row, 32 columns */
 };
 
 static inline uint64_t planes_panel_bytes(int64_t columns)

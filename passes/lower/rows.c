@@ -345,7 +345,7 @@ typedef struct {
   uint16_t param;
   KElem elem;
   KVal at;   /* element where the row starts */
-  bool keys; /* in tiles, transposed: columns are KEY_TILE apart */
+  bool keys; /* in tiles, transposed: columns are a tile's positions apart */
 } CacheRow;
 
 static void cache_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
@@ -358,9 +358,9 @@ static void cache_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
     k_store(k, c->param, idx_add(k, c->at, j), off, x);
     return;
   }
-  KVal at = idx_add(k, c->at, idx_mul(k, j, KEY_TILE));
+  KVal at = idx_add(k, c->at, idx_mul(k, j, l->key_tile));
   for (unsigned i = 0; i < lanes; i++)
-    k_store(k, c->param, at, (off + i) * KEY_TILE, lanes == 1 ? x : k_extract(k, x, i));
+    k_store(k, c->param, at, (off + i) * l->key_tile, lanes == 1 ? x : k_extract(k, x, i));
 }
 
 /* State [capacity, heads, size], in whole tiles of slots. Values: [head][slot][size]. Keys: [head][tile][size][slot in the tile]. */
@@ -374,7 +374,7 @@ static void stage_update(Row *r)
   uint32_t state = graph_node(l->g, s)->attr.index;
   const Type *t = &l->prog->module->states.data[state].type;
   KElem elem = lower_state_elem(t);
-  int64_t heads = heads_of(r), size = type_last(&r->full), slots = lower_slots(t);
+  int64_t heads = heads_of(r), size = type_last(&r->full), slots = lower_slots(l, t), in_tile = l->key_tile;
   CacheRow c = {r, lower_param(l, l->state_buffer[state], 0, elem, KA_WRITE, "state"), elem, 0,
                 l->state_is_keys[state]};
   KVal head = heads == 1 ? k_idx(k, 0) : k_op2(k, K_rem, r->row, k_idx(k, heads));
@@ -383,9 +383,9 @@ static void stage_update(Row *r)
   if (slots < (int64_t)l->prog->context)
     slot = k_op2(k, K_rem, slot, k_idx(k, slots));
   if (c.keys) {
-    KVal tile = k_op2(k, K_div, slot, k_idx(k, KEY_TILE)), lane = k_op2(k, K_rem, slot, k_idx(k, KEY_TILE));
-    KVal tiles = idx_add(k, idx_mul(k, head, slots / KEY_TILE), tile);
-    c.at = idx_add(k, idx_mul(k, tiles, size * KEY_TILE), lane);
+    KVal tile = k_op2(k, K_div, slot, k_idx(k, in_tile)), lane = k_op2(k, K_rem, slot, k_idx(k, in_tile));
+    KVal tiles = idx_add(k, idx_mul(k, head, slots / in_tile), tile);
+    c.at = idx_add(k, idx_mul(k, tiles, size * in_tile), lane);
   } else {
     c.at = idx_mul(k, idx_add(k, idx_mul(k, head, slots), slot), size);
   }
