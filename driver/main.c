@@ -27,7 +27,7 @@ static const char usage[] =
     "  -c, --context=N   capacity in tokens (default: the model's own limit, at most 4096)\n"
     "  --prefill=N       tokens in a tile of the prompt (default 96; 0: none, token by token)\n"
     "  -O0 .. -O3        effort of LLVM (default 2)\n"
-    "  --kv=TYPE         keys and values in f16 or f32 (default: f16, but f32 if all matrices are)\n"
+    "  --kv=TYPE         keys and values in f32, f16 or q8_0 (default: f16, but f32 if all matrices are)\n"
     "  --head=KIND       of large q8_0 heads: planes (default; reads two thirds of it) or whole\n"
     "  --backend=KIND    of run: llvm (default) or tcc\n"
     "  --oracle          of run: through the interpreter of the graph, slow and plain\n"
@@ -127,8 +127,10 @@ static int set_kv(Options *o, const char *value)
     o->kv = DT_F32;
   else if (!strcmp(value, "f16"))
     o->kv = DT_F16;
+  else if (!strcmp(value, "q8_0"))
+    o->kv = DT_Q8_0;
   else
-    return wrong("no such type of the KV cache (f32, f16):", value);
+    return wrong("no such type of the KV cache (f32, f16, q8_0):", value);
   return 0;
 }
 

@@ -462,6 +462,21 @@ static float *take_over(Eval *ev, Val state, Val v)
   return memcpy(copy, value_of(ev, state), (size_t)type_count(type_at(ev, v)) * sizeof *copy);
 }
 
+/* What a state of this type keeps of a row of numbers. q8_0: for each 32 an f16 scale max|x| / 127, codes to nearest even. */
+static void keep_row(DType t, const float *x, int64_t n, float *y)
+{
+  for (int64_t i = 0; i < n; i++)
+    y[i] = t == DT_F16 ? f16_to_f32(f32_to_f16(x[i])) : x[i];
+  for (int64_t b = 0; t == DT_Q8_0 && b < n; b += 32) {
+    float max = 0;
+    for (int i = 0; i < 32; i++)
+      max = fabsf(x[b + i]) > max ? fabsf(x[b + i]) : max;
+    float scale = f16_to_f32(f32_to_f16(max * (1.0f / 127))), inv = scale > 0 ? 1.0f / scale : 0;
+    for (int i = 0; i < 32; i++)
+      y[b + i] = fminf(fmaxf(rintf(x[b + i] * inv), -127), 127) * scale;
+  }
+}
+
 static void eval_update(Eval *ev, Val v)
 {
   const Type *t = type_at(ev, v);
@@ -471,10 +486,8 @@ static void eval_update(Eval *ev, Val v)
 
   assert(pos >= 0 && count <= t->dim[0]);
   float *y = ev->value[v] = take_over(ev, graph_in(ev->g, v, 0), v);
-  for (int64_t i = 0; i < count * slot; i++) {
-    int64_t at = (pos + i / slot) % t->dim[0] * slot + i % slot;
-    y[at] = t->dtype == DT_F16 ? f16_to_f32(f32_to_f16(value[i])) : value[i];
-  }
+  for (int64_t i = 0; i < count; i++)
+    keep_row(t->dtype, value + i * slot, slot, y + (pos + i) % t->dim[0] * slot);
 }
 
 /* One query of one head. `k` and `v` point at the head's first slot, `stride` floats apart. */

@@ -383,17 +383,17 @@ static bool check_rope(const Rule *r)
 static bool is_state_type(const Rule *r, uint32_t i)
 {
   const Type *t = in_type(r, i);
-  return (t->rank == 3 && (t->dtype == DT_F32 || t->dtype == DT_F16)) ||
-         fail(r->e, "%s: input %u is %s, must be f32 or f16[capacity, heads, size]", op_info[r->op].name, i,
-              type_text(r, t));
+  return (t->rank == 3 &&
+          (t->dtype == DT_F32 || t->dtype == DT_F16 || (t->dtype == DT_Q8_0 && t->dim[2] % 32 == 0))) ||
+         fail(r->e, "%s: input %u is %s, must be f32, f16 or q8_0[capacity, heads, size]",
+              op_info[r->op].name, i, type_text(r, t));
 }
 
 static bool check_update(const Rule *r)
 {
   const Type *state = in_type(r, 0), *value = in_type(r, 1);
 
-  if (!is_state_type(r, 0) ||
-      !is_f32_of_rank(r, 1, 3, "f32[tokens, heads, size]") || !is_scalar_i32(r, 2))
+  if (!is_state_type(r, 0) || !is_f32_of_rank(r, 1, 3, "f32[tokens, heads, size]") || !is_scalar_i32(r, 2))
     return false;
   if (state->dim[1] != value->dim[1] || state->dim[2] != value->dim[2] || value->dim[0] > state->dim[0])
     return fail(r->e, "update: value %s does not fit into state %s", type_text(r, value),
@@ -405,7 +405,8 @@ static bool check_attention(const Rule *r)
 {
   const Type *q = in_type(r, 0), *k = in_type(r, 1), *v = in_type(r, 2);
 
-  if (!is_f32_of_rank(r, 0, 3, "f32 of rank 3") || !is_state_type(r, 1) || !is_state_type(r, 2) || !is_scalar_i32(r, 3))
+  if (!is_f32_of_rank(r, 0, 3, "f32 of rank 3") || !is_state_type(r, 1) || !is_state_type(r, 2) ||
+      !is_scalar_i32(r, 3))
     return false;
   if (!type_eq(k, v) || k->dim[2] != q->dim[2] || q->dim[1] % k->dim[1] || q->dim[0] > k->dim[0])
     return fail(r->e, "attention: q %s, k %s and v %s do not fit", type_text(r, q), type_text(r, k),

@@ -141,6 +141,8 @@ static void print_part(const Program *p, const Part *part, Text *out)
 
   text_printf(out, "      %-34s %7u%s", k->name, part->grid, part->per_token ? " x tokens" : "         ");
   text_printf(out, " %10.4f MB %10.4f Mop ", (double)part->bytes / 1e6, (double)part->ops / 1e6);
+  if (part->span)
+    text_printf(out, " x %u positions ", part->span);
   for (uint32_t i = 0; i < part->binds.count; i++) {
     const Bind *b = &p->binds.data[part->binds.first + i];
     const KParam *param = &k->params.data[i];
@@ -148,6 +150,24 @@ static void print_part(const Program *p, const Part *part, Text *out)
     text_printf(out, " %s%s", p->buffers.data[b->buffer].name, mark[param->access]);
   }
   text_printf(out, "\n");
+}
+
+/* What one call reads and one token multiplies; what grows with the positions seen stands apart. tests/bench/llm reads
+ * this line. */
+static void print_total(const Program *p, const Entry *en, Text *out)
+{
+  uint64_t bytes[2] = {0}, ops[2] = {0};
+
+  for (uint32_t i = 0; i < en->launches.count; i++) {
+    const Launch *l = &p->launches.data[en->launches.first + i];
+    for (uint32_t j = 0; j < l->parts.count; j++) {
+      const Part *part = &p->parts.data[l->parts.first + j];
+      bytes[!!part->span] += part->bytes;
+      ops[!!part->span] += part->ops;
+    }
+  }
+  text_printf(out, "  total: %.6f MB a call, %.6f Mop a token; a position seen: %.6f MB, %.6f Mop\n",
+              (double)bytes[0] / 1e6, (double)ops[0] / 1e6, (double)bytes[1] / 1e6, (double)ops[1] / 1e6);
 }
 
 static void print_items(const Program *p, Text *out)
@@ -178,6 +198,7 @@ void program_print(const Program *p, Text *out)
       for (uint32_t j = 0; j < l->parts.count; j++)
         print_part(p, &p->parts.data[l->parts.first + j], out);
     }
+    print_total(p, en, out);
   }
   text_printf(out, "\nother buffers:");
   for (uint32_t i = 1; i < p->buffers.len; i++)

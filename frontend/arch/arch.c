@@ -28,6 +28,9 @@ static bool build(Model *m, const ArchOptions *opt, Built *b, Err *e)
     return false;
   Keys keys = keys_of(m, f, e);
   b->hyper.kv = kv_type(m, opt);
+  if (b->hyper.kv == DT_Q8_0 && b->hyper.head_size % 32)
+    return fail(e, "%s: heads of %u elements cannot be kept in q8_0, which has blocks of 32: use f16 or f32",
+                m->path, b->hyper.head_size);
   b->module = module_new(&m->arena);
   b->used = NEW_ARRAY(&m->arena, bool, m->tensors.len);
   b->layers = NEW_ARRAY(&m->arena, Tensors, b->hyper.n_layer);

@@ -1,6 +1,6 @@
 /* arch.h - from a model file to the graph IR: the model families.
  *
- * The module that comes out has one K and one V state a layer (f32 or f16[context, kv_heads, head_size],
+ * The module that comes out has one K and one V state a layer (f32, f16 or q8_0[context, kv_heads, head_size],
  * "k.N" and "v.N") and the graphs
  *   decode    one token:  inputs tokens i32[1], pos i32[]; output logits f32[1, n_vocab]
  *   prefill   T tokens:   inputs tokens i32[T], pos i32[]; only the states; its outputs are the
@@ -14,7 +14,7 @@
 typedef struct {
   uint32_t context;        /* capacity in tokens; 0: the model's own limit, at most 4096 */
   uint32_t prefill_tokens; /* tokens in a tile; 0: no prefill graph */
-  int kv;                  /* type of keys and values in the states: DT_F32, DT_F16; -1: f32 if all the model's
+  int kv;                  /* type of keys and values in the states: DT_F32, DT_F16, DT_Q8_0; -1: f32 if all the model's
                               matrices are f32, else f16 */
 } ArchOptions;
 

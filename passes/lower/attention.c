@@ -16,7 +16,9 @@ typedef struct {
   Lower *l;
   const Node *n;
   uint16_t q, keys, values, out, scratch;
-  KElem elem; /* of the states */
+  uint16_t key_scales, value_scales; /* q8_0 states */
+  bool blocks;                       /* states are q8_0 */
+  KElem elem;                        /* of the states */
   int64_t heads, kv_heads, size, slots;
   unsigned together; /* heads of an iteration */
   unsigned lanes;    /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
@@ -45,7 +47,8 @@ static KVal mul(Kernel *k, KVal a, KVal b)
 static KVal state_load(const Attention *a, uint16_t state, unsigned lanes, KVal at, int64_t off)
 {
   Kernel *k = a->l->k;
-  return k_cast(k, KE_f32, k_load(k, ktype(a->elem, lanes), state, at, off));
+  KVal x = k_load(k, ktype(a->elem, lanes), state, at, off);
+  return k_cast(k, KE_f32, a->blocks ? k_cast(k, KE_i32, x) : x);
 }
 
 static KVal number(const Attention *a, uint16_t buf, unsigned lanes, KVal at, int64_t off)
@@ -93,29 +96,76 @@ static void score_column(const Attention *a, KVal at, KVal d, unsigned u, Scores
   }
 }
 
+static void carry_scores(const Attention *a, const Scores *first, Scores *s)
+{
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned i = 0; i < KEY_VECTORS; i++)
+      s->v[h][i] = k_carry(a->l->k, first->v[h][i]);
+}
+
+static void end_scores(const Attention *a, const Scores *s)
+{
+  KVal next[MAX_HEADS * KEY_VECTORS];
+  uint32_t n = 0;
+
+  for (unsigned h = 0; h < a->together; h++)
+    for (unsigned i = 0; i < KEY_VECTORS; i++)
+      next[n++] = s->v[h][i];
+  k_end(a->l->k, next, n);
+}
+
+/* Columns from .. from + count of the queries and of the keys, whose column 0 is at `first`. */
+static void score_columns(const Attention *a, KVal first, KVal from, int64_t count, const Scores *zero,
+                          Scores *out)
+{
+  Kernel *k = a->l->k;
+  int64_t whole = count / COLUMNS * COLUMNS;
+  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), COLUMNS);
+  Scores body;
+
+  carry_scores(a, zero, out);
+  body = *out;
+  d = idx_add(k, from, d);
+  for (unsigned u = 0; u < COLUMNS; u++)
+    score_column(a, idx_add(k, first, idx_mul(k, d, a->tile)), d, u, &body);
+  end_scores(a, &body);
+  for (unsigned u = 0; u < count - whole; u++)
+    score_column(a, idx_add(k, first, k_idx(k, whole * a->tile)), k_idx(k, whole), u, out);
+}
+
+/* q8_0: each 32 columns have scales of their own. */
+static void score_blocks(const Attention *a, KVal tiles, KVal first, const Scores *zero, Scores *out)
+{
+  Kernel *k = a->l->k;
+  KVal b = k_loop(k, k_idx(k, 0), k_idx(k, a->size / QBLOCK), 1);
+  Scores part, body;
+
+  carry_scores(a, zero, out);
+  score_columns(a, first, idx_mul(k, b, QBLOCK), QBLOCK, zero, &part);
+  KVal at = idx_mul(k, idx_add(k, idx_mul(k, tiles, a->size / QBLOCK), b), a->tile);
+  for (unsigned i = 0; i < KEY_VECTORS; i++) {
+    KVal scale = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, a->lanes), a->key_scales, at, i * a->lanes));
+    for (unsigned h = 0; h < a->together; h++)
+      body.v[h][i] = k_fma(k, part.v[h][i], scale, out->v[h][i]);
+  }
+  end_scores(a, &body);
+}
+
 /* q . k for the positions of a tile. */
 static void scores(const Attention *a, KVal tile, Scores *out)
 {
   Kernel *k = a->l->k;
-  KVal zero = k_flt(k, a->lanes, 0.0), next[MAX_HEADS * KEY_VECTORS];
-  KVal first = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots / a->tile), tile), a->size * a->tile);
-  int64_t whole = a->size / COLUMNS * COLUMNS;
-  uint32_t n = 0;
-  Scores body;
-  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), COLUMNS);
+  KVal none = k_flt(k, a->lanes, 0.0), tiles = idx_add(k, idx_mul(k, a->kv_head, a->slots / a->tile), tile);
+  KVal first = idx_mul(k, tiles, a->size * a->tile);
+  Scores zero;
 
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned i = 0; i < KEY_VECTORS; i++)
-      out->v[h][i] = k_carry(k, zero);
-  body = *out;
-  for (unsigned u = 0; u < COLUMNS; u++)
-    score_column(a, idx_add(k, first, idx_mul(k, d, a->tile)), d, u, &body);
-  for (unsigned h = 0; h < a->together; h++)
-    for (unsigned i = 0; i < KEY_VECTORS; i++)
-      next[n++] = body.v[h][i];
-  k_end(k, next, n);
-  for (unsigned u = 0; u < a->size - whole; u++)
-    score_column(a, idx_add(k, first, k_idx(k, whole * a->tile)), k_idx(k, whole), u, out);
+      zero.v[h][i] = none;
+  if (a->blocks)
+    score_blocks(a, tiles, first, &zero, out);
+  else
+    score_columns(a, first, k_idx(k, 0), a->size, &zero, out);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned i = 0; i < KEY_VECTORS; i++)
       out->v[h][i] = finish_score(a, out->v[h][i]);
@@ -142,17 +192,31 @@ typedef struct {
   KVal v[MAX_HEADS][MAX_CHUNK];
 } Accs;
 
+/* The value at columns off .. of row s + u; `scales` is where the scales of the tile's rows start, at these columns. */
+static KVal one_value(const Attention *a, KVal row, KVal scales, unsigned u, int64_t off, unsigned lanes)
+{
+  Kernel *k = a->l->k;
+  KVal v = state_load(a, a->values, lanes, row, u * a->size + off);
+
+  if (!a->blocks)
+    return v;
+  KVal scale = k_load(k, ktype(KE_f16, 1), a->value_scales, scales, u * (a->size / QBLOCK) + off / QBLOCK);
+  return mul(k, v, k_splat(k, ktype(KE_f32, lanes), k_cast(k, KE_f32, scale)));
+}
+
 /* Adds a few value rows, from position `s` of the tile on, each times its probability. */
-static void value_rows(const Attention *a, KVal at, KVal s, int64_t off, unsigned chunk, unsigned lanes,
-                       Accs *acc)
+static void value_rows(const Attention *a, KVal at, KVal scales, KVal s, int64_t off, unsigned chunk,
+                       unsigned lanes, Accs *acc)
 {
   Kernel *k = a->l->k;
   KVal row = idx_add(k, at, idx_mul(k, s, a->size));
 
+  scales = a->blocks ? idx_add(k, scales, idx_mul(k, s, a->size / QBLOCK)) : 0;
+
   for (unsigned u = 0; u < SLOTS; u++) {
     KVal v[MAX_CHUNK];
     for (unsigned c = 0; c < chunk; c++)
-      v[c] = state_load(a, a->values, lanes, row, u * a->size + off + c * lanes);
+      v[c] = one_value(a, row, scales, u, off + c * lanes, lanes);
     for (unsigned h = 0; h < a->together; h++) {
       KVal p = number(a, a->scratch, lanes, s, probs_at(a, h) + u);
       for (unsigned c = 0; c < chunk; c++)
@@ -168,8 +232,8 @@ static void add_values(const Attention *a, KVal tile, KVal rows, const KVal *fac
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
   KVal next[MAX_HEADS * MAX_CHUNK];
-  KVal row = idx_mul(k, idx_add(k, idx_mul(k, a->kv_head, a->slots), idx_mul(k, tile, a->tile)), a->size);
-  KVal at = idx_add(k, row, j);
+  KVal slot = idx_add(k, idx_mul(k, a->kv_head, a->slots), idx_mul(k, tile, a->tile));
+  KVal at = idx_add(k, idx_mul(k, slot, a->size), j), scales = 0;
   uint32_t n = 0;
   Accs first, acc, body;
 
@@ -178,12 +242,14 @@ static void add_values(const Attention *a, KVal tile, KVal rows, const KVal *fac
       KVal old = k_load(k, t, a->scratch, j, acc_at(a, h) + off + c * lanes);
       first.v[h][c] = mul(k, old, k_splat(k, t, factor[h]));
     }
+  if (a->blocks) /* columns go by whole blocks */
+    scales = idx_add(k, idx_mul(k, slot, a->size / QBLOCK), k_op2(k, K_div, j, k_idx(k, QBLOCK)));
   KVal s = k_loop(k, k_idx(k, 0), rows, SLOTS);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
       acc.v[h][c] = k_carry(k, first.v[h][c]);
   body = acc;
-  value_rows(a, at, s, off, chunk, lanes, &body);
+  value_rows(a, at, scales, s, off, chunk, lanes, &body);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
       next[n++] = body.v[h][c];
@@ -207,21 +273,34 @@ static void value_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
   add_values(v->a, v->tile, v->rows, v->factor, j, v->from + off, 1, lanes);
 }
 
-/* As many vectors at once as leave registers for the values and a probability. */
-static void all_values(Attention *a, KVal tile, KVal rows, const KVal *factor)
+/* Whole steps of `chunk` vectors from column `from` on; returns where they end. */
+static int64_t value_steps(Attention *a, KVal tile, KVal rows, const KVal *factor, int64_t from,
+                           unsigned chunk)
 {
   Kernel *k = a->l->k;
-  unsigned chunk = (a->l->target->registers - 2) / (a->together + 1);
-  chunk = chunk > MAX_CHUNK ? MAX_CHUNK : chunk ? chunk : 1;
-  int64_t step = chunk * a->lanes, whole = a->size / step * step;
-  Values rest = {a, tile, rows, factor, whole};
+  int64_t step = chunk * a->lanes, end = from + (a->size - from) / step * step;
 
-  if (whole) {
-    KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), step);
+  if (end > from) {
+    KVal j = k_loop(k, k_idx(k, from), k_idx(k, end), step);
     add_values(a, tile, rows, factor, j, 0, chunk, a->lanes);
     k_end(k, NULL, 0);
   }
-  lower_columns(a->l, a->size - whole, value_columns, &rest);
+  return end;
+}
+
+/* As many vectors at once as leave registers for the values and a probability; for q8_0 whole blocks. */
+static void all_values(Attention *a, KVal tile, KVal rows, const KVal *factor)
+{
+  unsigned chunk = (a->l->target->registers - 2) / (a->together + 1), block = QBLOCK / a->lanes;
+
+  chunk = chunk > MAX_CHUNK ? MAX_CHUNK : chunk ? chunk : 1;
+  if (a->blocks)
+    chunk = chunk > block ? chunk / block * block : block;
+  int64_t done = value_steps(a, tile, rows, factor, 0, chunk);
+  if (a->blocks)
+    done = value_steps(a, tile, rows, factor, done, block);
+  Values rest = {a, tile, rows, factor, done};
+  lower_columns(a->l, a->size - done, value_columns, &rest);
 }
 
 /* ---- the loop over tiles: each head's running maximum and sum are carried, the results are in scratch */
@@ -327,7 +406,7 @@ static uint32_t state_of(const Lower *l, Val v)
 static unsigned heads_together(const Attention *a)
 {
   int64_t group = a->heads / a->kv_heads;
-  unsigned most = (a->l->target->registers - 3) / KEY_VECTORS;
+  unsigned each = a->blocks ? 2 * KEY_VECTORS : KEY_VECTORS, most = (a->l->target->registers - 3) / each;
 
   for (unsigned n = most < MAX_HEADS ? most : MAX_HEADS; n > 1; n--)
     if (group % n == 0 && (a->heads / n > 1 || a->l->g->tokens > 1))
@@ -365,6 +444,7 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   (void)n;
   a.slots = lower_slots(l, state);
   a.elem = lower_state_elem(state);
+  a.blocks = state->dtype == DT_Q8_0;
   a.lanes = l->lanes;
   a.tile = l->key_tile;
   a.together = heads_together(&a);
@@ -373,6 +453,12 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   a.q = lower_value(l, graph_in(l->g, v, 0), KA_READ);
   a.keys = lower_param(l, l->state_buffer[keys], 0, a.elem, KA_READ, "keys");
   a.values = lower_param(l, l->state_buffer[values], 0, a.elem, KA_READ, "values");
+  if (a.blocks) {
+    a.key_scales =
+        lower_param(l, l->state_buffer[keys], lower_state_scales(l, state), KE_f16, KA_READ, "kscales");
+    a.value_scales =
+        lower_param(l, l->state_buffer[values], lower_state_scales(l, state), KE_f16, KA_READ, "vscales");
+  }
   a.out = lower_value(l, v, KA_WRITE);
   a.scratch = lower_scratch(l, (uint64_t)acc_at(&a, a.together) * 4);
   find_place(&a, &t);

@@ -60,14 +60,26 @@ int64_t lower_slots(const Lower *l, const Type *state)
 
 KElem lower_state_elem(const Type *state)
 {
-  return state->dtype == DT_F16 ? KE_f16 : KE_f32;
+  return state->dtype == DT_F16 ? KE_f16 : state->dtype == DT_Q8_0 ? KE_i8 : KE_f32;
 }
 
+static uint64_t state_elements(const Lower *l, const Type *t)
+{
+  return (uint64_t)(lower_slots(l, t) * (type_count(t) / t->dim[0]));
+}
+
+uint64_t lower_state_scales(const Lower *l, const Type *state)
+{
+  return round_up(state_elements(l, state), 64);
+}
+
+/* q8_0: all codes, then all scales, both in the order of the elements. */
 uint64_t lower_state_bytes(const Lower *l, uint32_t state)
 {
   const Type *t = &l->prog->module->states.data[state].type;
-  uint64_t slots = (uint64_t)lower_slots(l, t);
-  return slots * (uint64_t)(type_count(t) / t->dim[0]) * dtype_info[t->dtype].bytes;
+  uint64_t n = state_elements(l, t);
+
+  return t->dtype == DT_Q8_0 ? lower_state_scales(l, t) + n / QBLOCK * 2 : n * dtype_info[t->dtype].bytes;
 }
 
 bool lower_per_token(const Lower *l, const Type *t)

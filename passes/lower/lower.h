@@ -65,6 +65,7 @@ Q8aLayout lower_q8a(int64_t rows, int64_t columns);
 int64_t lower_slots(const Lower *l,
                     const Type *state); /* whole tiles: positions are kept at slots mod this */
 KElem lower_state_elem(const Type *state);
+uint64_t lower_state_scales(const Lower *l, const Type *state); /* q8_0: byte where the f16 scales start */
 uint64_t lower_state_bytes(const Lower *l, uint32_t state);
 bool lower_per_token(const Lower *l, const Type *t); /* first dimension counts the call's tokens */
 

@@ -342,17 +342,17 @@ static void stage_rope(Row *r, const Node *n)
 
 typedef struct {
   Row *r;
-  uint16_t param;
+  uint16_t param, scales;
   KElem elem;
-  KVal at;   /* element where the row starts */
-  bool keys; /* in tiles, transposed: columns are a tile's positions apart */
+  KVal at, scale_at; /* element where the row starts, and its first scale */
+  bool keys;         /* in tiles, transposed: columns are a tile's positions apart */
 } CacheRow;
 
-static void cache_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
+static void cache_store(const CacheRow *c, KVal j, int64_t off, KVal x)
 {
-  CacheRow *c = ctx;
+  Lower *l = c->r->l;
   Kernel *k = l->k;
-  KVal x = k_cast(k, c->elem, eval(c->r, graph_in(l->g, c->r->now->v, 1), j, off, lanes));
+  unsigned lanes = kernel_node(k, x)->type.lanes;
 
   if (!c->keys) {
     k_store(k, c->param, idx_add(k, c->at, j), off, x);
@@ -363,7 +363,40 @@ static void cache_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
     k_store(k, c->param, at, (off + i) * l->key_tile, lanes == 1 ? x : k_extract(k, x, i));
 }
 
-/* State [capacity, heads, size], in whole tiles of slots. Values: [head][slot][size]. Keys: [head][tile][size][slot in the tile]. */
+static void cache_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
+{
+  CacheRow *c = ctx;
+  cache_store(c, j, off, k_cast(l->k, c->elem, eval(c->r, graph_in(l->g, c->r->now->v, 1), j, off, lanes)));
+}
+
+/* q8_0: for each 32 columns a scale in 16 bits, and codes. */
+static void cache_blocks(const CacheRow *c, int64_t size)
+{
+  Lower *l = c->r->l;
+  Kernel *k = l->k;
+  unsigned lanes = l->lanes, n = QBLOCK / lanes;
+  KVal x[MAX_VECTORS], max = 0, b = k_loop(k, k_idx(k, 0), k_idx(k, size / QBLOCK), 1),
+                       j = idx_mul(k, b, QBLOCK);
+
+  for (unsigned i = 0; i < n; i++) {
+    x[i] = eval(c->r, graph_in(l->g, c->r->now->v, 1), j, i * lanes, lanes);
+    KVal a = k_op1(k, K_abs, x[i]);
+    max = max ? k_op2(k, K_max, max, a) : a;
+  }
+  KVal half = k_cast(k, KE_f16, mul(k, k_reduce(k, K_rmax, max), k_flt(k, 1, 1.0 / 127)));
+  KVal scale = k_cast(k, KE_f32, half), zero = k_flt(k, 1, 0.0);
+  KVal inv = k_select(k, k_op2(k, K_lt, zero, scale), k_op2(k, K_div, k_flt(k, 1, 1.0), scale), zero);
+  for (unsigned i = 0; i < n; i++) {
+    KVal code = k_round(k, mul(k, x[i], k_splat(k, ktype(KE_f32, lanes), inv)));
+    code = k_op2(k, K_min, k_op2(k, K_max, code, k_flt(k, lanes, -127)), k_flt(k, lanes, 127));
+    cache_store(c, j, i * lanes, k_cast(k, KE_i8, k_cast(k, KE_i32, code)));
+  }
+  k_store(k, c->scales, idx_add(k, c->scale_at, idx_mul(k, b, c->keys ? l->key_tile : 1)), 0, half);
+  k_end(k, NULL, 0);
+}
+
+/* State [capacity, heads, size], in whole tiles of slots. Values: [head][slot][size]. Keys: [head][tile][size][slot in the tile].
+ * Scales of q8_0 likewise, with a 32nd of the size. */
 static void stage_update(Row *r)
 {
   Lower *l = r->l;
@@ -375,21 +408,25 @@ static void stage_update(Row *r)
   const Type *t = &l->prog->module->states.data[state].type;
   KElem elem = lower_state_elem(t);
   int64_t heads = heads_of(r), size = type_last(&r->full), slots = lower_slots(l, t), in_tile = l->key_tile;
-  CacheRow c = {r, lower_param(l, l->state_buffer[state], 0, elem, KA_WRITE, "state"), elem, 0,
-                l->state_is_keys[state]};
+  CacheRow c = {.r = r, .elem = elem, .keys = l->state_is_keys[state]};
   KVal head = heads == 1 ? k_idx(k, 0) : k_op2(k, K_rem, r->row, k_idx(k, heads));
   KVal slot = idx_add(k, k_arg(k, 0), token_of(r));
 
+  c.param = lower_param(l, l->state_buffer[state], 0, elem, KA_WRITE, "state");
   if (slots < (int64_t)l->prog->context)
     slot = k_op2(k, K_rem, slot, k_idx(k, slots));
-  if (c.keys) {
-    KVal tile = k_op2(k, K_div, slot, k_idx(k, in_tile)), lane = k_op2(k, K_rem, slot, k_idx(k, in_tile));
-    KVal tiles = idx_add(k, idx_mul(k, head, slots / in_tile), tile);
-    c.at = idx_add(k, idx_mul(k, tiles, size * in_tile), lane);
-  } else {
-    c.at = idx_mul(k, idx_add(k, idx_mul(k, head, slots), slot), size);
+  KVal tile = k_op2(k, K_div, slot, k_idx(k, in_tile)), lane = k_op2(k, K_rem, slot, k_idx(k, in_tile));
+  KVal tiles = idx_add(k, idx_mul(k, head, slots / in_tile), tile),
+       rows = idx_add(k, idx_mul(k, head, slots), slot);
+  c.at = c.keys ? idx_add(k, idx_mul(k, tiles, size * in_tile), lane) : idx_mul(k, rows, size);
+  if (t->dtype != DT_Q8_0) {
+    lower_columns(l, size, cache_columns, &c);
+    return;
   }
-  lower_columns(l, size, cache_columns, &c);
+  int64_t blocks = size / QBLOCK;
+  c.scales = lower_param(l, l->state_buffer[state], lower_state_scales(l, t), KE_f16, KA_WRITE, "scales");
+  c.scale_at = c.keys ? idx_add(k, idx_mul(k, tiles, blocks * in_tile), lane) : idx_mul(k, rows, blocks);
+  cache_blocks(&c, size);
 }
 
 /* ---- a part */

@@ -290,7 +290,9 @@ static void gen_hyper(Gen *g, Hyper *h, Family *f)
                .head_size = head_size,
                .context = PICK(g, 24, 32, 40),
                .prefill_tokens = g->opt->prefill_tokens,
-               .kv = chance(g, 2) ? DT_F16 : DT_F32,
+               .kv = head_size % 32 == 0 && chance(g, 3) ? DT_Q8_0
+                     : chance(g, 2)                      ? DT_F16
+                                                         : DT_F32,
                .norm_eps = 1e-5,
                .logit_cap = chance(g, 5) ? 5 : 0,
                .attention_scale = 1 / sqrt((double)head_size)};
