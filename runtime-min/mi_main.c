@@ -23,19 +23,17 @@ static void on_interrupt(int signal_number)
   interrupted = 1;
 }
 
-bool mi_interrupted(void)
+/* From here on Ctrl-C ends the text, not the program; the second one finds the default action again. Who started
+ * us without it (nohup, a shell's background) stays so. Not before the prompt is there: reading it should end at
+ * once. */
+static void catch_interrupt(void)
 {
-  return interrupted;
-}
-
-/* A write to a closed pipe shall fail, not kill; the second Ctrl-C finds the default action again. */
-static void catch_signals(void)
-{
-  struct sigaction a = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+  struct sigaction a = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}, old;
 
   interrupted = 0;
-  sigaction(SIGINT, &a, NULL);
-  signal(SIGPIPE, SIG_IGN);
+  sigaction(SIGINT, &a, &old);
+  if (old.sa_handler == SIG_IGN)
+    signal(SIGINT, SIG_IGN);
 }
 
 /* If a standard file is closed, the next one opened would take its place, and get the text. Opened the wrong
@@ -389,6 +387,7 @@ static int run_session(MiSession *s)
 
   if (status)
     return status;
+  catch_interrupt();
   s->n_tokens = s->n_prompt;
   find_eog(s);
   s->engine.top = wanted_logits(s);
@@ -411,7 +410,7 @@ int mi_main(const MiImage *image, MiKernel *const *kernels, int argc, char **arg
   if (!mi_options_parse(&s.options, argc, argv, &why)) {
     return mi_complain(&s, MI_USAGE, "%s", mi_out_string(&why));
   }
-  catch_signals();
+  signal(SIGPIPE, SIG_IGN); /* a write to a closed pipe shall fail, not kill */
   fill_standard_files();
   if (only_tell(&s, &status))
     return status;

@@ -38,7 +38,7 @@ static int read_all(int fd, bool one_line, Text *t)
     if (t->n == t->cap && !grow(t))
       return EFBIG;
     ssize_t n = read(fd, t->bytes + t->n, t->cap - t->n);
-    if (n < 0 && (errno != EINTR || mi_interrupted()))
+    if (n < 0 && errno != EINTR)
       return errno;
     if (n == 0)
       return 0;
@@ -57,8 +57,6 @@ static int read_text(MiSession *s, int fd, const char *from)
   if (terminal)
     mi_out_write(2, "> ", 2);
   int error = read_all(fd, terminal, &t);
-  if (error && mi_interrupted())
-    return MI_INTERRUPTED;
   if (error)
     return mi_complain(s, MI_FAILED, "cannot read %s: %s", from, strerror(error));
   t.n -= t.n && t.bytes[t.n - 1] == '\n';

@@ -41,9 +41,6 @@ typedef struct {
   size_t memory_bytes; /* of the session; the engine has its own */
 } MiSession;
 
-/* True after the first Ctrl-C; a second one ends the program at once. */
-bool mi_interrupted(void);
-
 /* Prints one line "NAME: ..." on standard error; returns `status`. */
 int mi_complain(const MiSession *s, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -6,9 +6,11 @@
 #include "tests/e2e/support/tally.h"
 
 #include <cjson/cJSON.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const char model[] = MICC_SOURCE_DIR "/tests/data/stories260K.gguf";
@@ -351,8 +353,59 @@ static void test_interrupt(void)
   cJSON_Delete(json);
 }
 
+/* ---- typed at a terminal */
+
+/* Waits for "> ", types, and reads to the end; *status as waitpid() gives it. */
+static const char *typed(const char *keys, int *status)
+{
+  Text t = {.arena = &arena};
+  char buf[4096];
+  int fd;
+  bool asked = false;
+  pid_t pid = forkpty(&fd, NULL, NULL, NULL);
+
+  text_add(&t, "", 0);
+  if (pid < 0)
+    return t.data;
+  if (!pid) {
+    if (!chdir(dir))
+      execl("./story", "./story", "-n", "30", "--temp", "0", (char *)NULL);
+    _exit(127);
+  }
+  for (ssize_t n; (n = read(fd, buf, sizeof buf)) > 0;) {
+    text_add(&t, buf, (size_t)n);
+    if (!asked && has(t.data, "> ")) {
+      asked = true;
+      if (write(fd, keys, strlen(keys)) < 0)
+        break;
+    }
+  }
+  waitpid(pid, status, 0);
+  close(fd);
+  return t.data;
+}
+
+/* A terminal writes "\r\n" for "\n". */
+static void test_terminal(void)
+{
+  static const char begin[] = "> Once upon a time\r\nOnce upon a time, there";
+  int status = -1;
+  const char *text = typed("Once upon a time\n", &status);
+
+  tally(WIFEXITED(status) && !WEXITSTATUS(status) && !strncmp(text, begin, sizeof begin - 1),
+        "at a terminal it asks for a prompt, and continues one line");
+  text = typed("Once\x03", &status);
+  tally(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT, "Ctrl-C instead ends it at once");
+  text = typed("\x04", &status);
+  tally(WIFEXITED(status) && !WEXITSTATUS(status) && strlen(text) > 20, "end of input: an empty prompt");
+}
+
 int main(void)
 {
+  if (!MICC_HAVE_LLVM) {
+    tally_skip("micc was built without LLVM, so it makes no programs");
+    return tally_end();
+  }
   dir = scene_open(&arena);
   Proc p = proc(&arena, HOW(.dir = dir), MICC_EXE, model, "-o", "story");
   if (tally(!p.status, "micc MODEL -o story")) {
@@ -368,6 +421,7 @@ int main(void)
     test_long_prompt();
     test_streams();
     test_interrupt();
+    test_terminal();
   }
   scene_close(dir);
   arena_free(&arena);
