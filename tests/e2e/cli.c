@@ -539,6 +539,10 @@ static void test_shrinking_model(void)
 
 int main(void)
 {
+  if (!MICC_HAVE_LLVM) {
+    tally_skip("micc was built without LLVM, so it makes no programs");
+    return tally_end();
+  }
   test_help();
   test_lists();
   test_inspect();

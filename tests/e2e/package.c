@@ -290,6 +290,10 @@ static void test_install(void)
 
 int main(void)
 {
+  if (!MICC_HAVE_LLVM) {
+    tally_skip("micc was built without LLVM, so it makes no programs");
+    return tally_end();
+  }
   dir = scene_open(&arena);
   Proc p = proc(&arena, HOW(.dir = dir), MICC_EXE, model, "-o", "story");
   if (tally(!p.status, "micc MODEL -o story")) {
