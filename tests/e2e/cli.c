@@ -282,10 +282,10 @@ static void test_options(void)
   tally(!p.status && has(p.err, "simplify") && has(p.err, "lower") && has(p.err, "llvm"), "--time-passes");
   p = proc(&arena, &in, MICC_EXE, model, "-o", "story", "-v");
   tally(!p.status && has(p.err, "KB"), "-v tells sizes");
-  static const char *const more[] = {"-O0",      "-O3",       "--cpu=cascadelake", "--cpu=x86-64-v2,native",
-                                     "--kv=f16", "--kv=q8_0", "--prefill=0",       "--prefill=1",
-                                     "-c1"};
+  static const char *const more[] = {"-O0",      "-O3",         "--cpu=cascadelake", "--cpu=x86-64-v2,native",
+                                     "--kv=f16", "--prefill=0", "--prefill=1",       "-c1"};
   for (size_t i = 0; i < COUNT(more); i++) {
+    unlink(at(dir, "story"));
     p = proc(&arena, &in, MICC_EXE, model, "-o", "story", more[i]);
     quiet(&p, arena_printf(&arena, "micc MODEL %s", more[i]));
     p = proc(&arena, &in, "./story", "-p", "", "-n", "1", "--temp", "0");
@@ -349,6 +349,7 @@ static const Wrong wrongs[] = {
     {{M, "--cpu="}, 2, "--cpu"},
     {{M, "--cpu=x86-64-v3,x86-64-v2"}, 2, "x86-64-v2"},
     {{M, "--kv=q7_0"}, 2, "'q7_0'"},
+    {{M, "--kv=q8_0"}, 1, "heads of 8"},
     {{M, "--head=half"}, 2, "'half'"},
     {{M, "--cpu=c"}, 1, "--cpu=c"},
     {{M, "--verbose=3"}, 2, "'--verbose=3'"},
