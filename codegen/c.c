@@ -37,7 +37,8 @@ typedef struct {
 typedef void Print(CPrinter *p, KVal v, const char *pattern);
 
 static Print print_lanewise, print_const, print_loop, print_carry, print_if, print_else, print_end,
-    print_load, print_store, print_splat, print_shuffle, print_reduce, print_cast, print_bitcast;
+    print_load, print_store, print_nothing, print_splat, print_shuffle, print_reduce, print_cast,
+    print_bitcast;
 
 /* The pattern is one lane of the result:
  *   %0 %1 %2    an input, this lane
@@ -61,6 +62,7 @@ static const struct {
     [K_end] = {"", NULL, print_end},
     [K_load] = {"", NULL, print_load},
     [K_store] = {"", NULL, print_store},
+    [K_prefetch] = {"", NULL, print_nothing},
     [K_splat] = {"%0", NULL, print_splat},
     [K_extract] = {"%0{%i}", NULL, print_lanewise},
     [K_shuffle] = {"", NULL, print_shuffle},
@@ -365,6 +367,12 @@ static void print_load(CPrinter *p, KVal v, const char *pattern)
   print_address(p, v);
   text_printf(p->out, ", %u)", ktype_bytes(n->type));
   end_value(p, v);
+}
+
+/* A hint that C has no word for. */
+static void print_nothing(CPrinter *p, KVal v, const char *pattern)
+{
+  (void)p, (void)v, (void)pattern;
 }
 
 static void print_store(CPrinter *p, KVal v, const char *pattern)

@@ -257,6 +257,16 @@ static LLVMValueRef print_load(Printer *p, const KNode *n, const Row *row)
   return v;
 }
 
+static LLVMValueRef print_prefetch(Printer *p, const KNode *n, const Row *row)
+{
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(p->ctx);
+  LLVMValueRef read = LLVMConstInt(i32, 0, false), near = LLVMConstInt(i32, 3, false),
+               data = LLVMConstInt(i32, 1, false);
+  LLVMValueRef in[] = {address(p, n), read, near, data};
+  (void)row;
+  return llvm_intrinsic(p, "llvm.prefetch", LLVMPointerTypeInContext(p->ctx, 0), in, 4);
+}
+
 static LLVMValueRef print_store(Printer *p, const KNode *n, const Row *row)
 {
   LLVMValueRef v = LLVMBuildStore(p->b, llvm_in(p, 1), address(p, n));
@@ -365,6 +375,7 @@ static const Row rows[K_COUNT] = {
     [K_lane]    = {print_lane, 0, 0, 0},
     [K_load]    = {print_load, 0, 0, 0},
     [K_store]   = {print_store, 0, 0, 0},
+    [K_prefetch] = {print_prefetch, 0, 0, 0},
     [K_splat]   = {print_splat, 0, 0, 0},
     [K_extract] = {print_extract, 0, 0, 0},
     [K_shuffle] = {print_shuffle, 0, 0, 0},

@@ -76,6 +76,8 @@ static bool check_memory(const Check *c)
   KAccess access = c->k->params.data[n->buf].access;
   if ((n->op == K_load && access == KA_WRITE) || (n->op == K_store && access == KA_READ))
     return bad(c, "uses the parameter against its access");
+  if (n->op == K_prefetch)
+    return ktype_eq(in_type(c, 0), ktype(KE_idx, 1)) || bad(c, "the index must be an idx");
   KType t = n->op == K_load ? n->type : in_type(c, 1);
   if (t.elem == KE_bool || t.elem == KE_idx)
     return bad(c, "bool and idx are not in memory");
@@ -154,7 +156,8 @@ static bool check_node(const Check *c)
   switch (n->op) {
   case K_grid: return ktype_eq(n->type, idx) || bad(c, "is an idx");
   case K_arg:
-    return (ktype_eq(n->type, ktype(KE_i32, 1)) && n->imm.i >= 0 && n->imm.i <= 2) || bad(c, "is an i32, number 0, 1 or 2");
+    return (ktype_eq(n->type, ktype(KE_i32, 1)) && n->imm.i >= 0 && n->imm.i <= 2) ||
+           bad(c, "is an i32, number 0, 1 or 2");
   case K_const: return n->type.elem != KE_f16 || bad(c, "f16 has no constants");
   case K_lane: return is_int(n->type) || bad(c, "needs integers");
   case K_loop:
@@ -166,7 +169,8 @@ static bool check_node(const Check *c)
   case K_end: return true;
   case K_if: return ktype_eq(in_type(c, 0), ktype(KE_bool, 1)) || bad(c, "needs a bool");
   case K_load:
-  case K_store: return check_memory(c);
+  case K_store:
+  case K_prefetch: return check_memory(c);
   case K_splat: return check_splat(c);
   case K_extract:
     return (n->type.lanes == 1 && n->type.elem == in_type(c, 0).elem && n->imm.i >= 0 &&
@@ -220,7 +224,7 @@ static void must_fit(const Kernel *k, KVal v)
 static KVal put(Kernel *k, KOp op, KType type, const KVal *in, uint32_t n_in, int64_t imm)
 {
   KVal v = kernel_add(k, op, type, in, n_in, imm);
-  if (op != K_load && op != K_store)
+  if (kop_info[op].imm != KI_MEM) /* memory ops are checked when their parameter is set */
     must_fit(k, v);
   return v;
 }
@@ -297,6 +301,13 @@ void k_store(Kernel *k, uint16_t buf, KVal at, int64_t off, KVal value)
 {
   KVal in[] = {at, value};
   KVal v = put(k, K_store, (KType){0}, in, 2, off);
+  kernel_node(k, v)->buf = buf;
+  must_fit(k, v);
+}
+
+void k_prefetch(Kernel *k, uint16_t buf, KVal at, int64_t off)
+{
+  KVal v = put(k, K_prefetch, (KType){0}, &at, 1, off);
   kernel_node(k, v)->buf = buf;
   must_fit(k, v);
 }

@@ -115,6 +115,7 @@ void k_if(Kernel *k, KVal cond);
 void k_else(Kernel *k);
 KVal k_load(Kernel *k, KType t, uint16_t buf, KVal at, int64_t off);
 void k_store(Kernel *k, uint16_t buf, KVal at, int64_t off, KVal v);
+void k_prefetch(Kernel *k, uint16_t buf, KVal at, int64_t off);
 KVal k_splat(Kernel *k, KType t, KVal scalar);
 KVal k_extract(Kernel *k, KVal v, unsigned lane);
 KVal k_shuffle(Kernel *k, KVal a, KVal b, const uint8_t *lanes, unsigned n);

@@ -573,6 +573,7 @@ static bool step(Eval *v, const Ins *x, uint32_t *pc)
       return false;
     memcpy(x->out, p, x->bytes);
     break;
+  case K_prefetch: break;
   case K_store:
     if (!find_memory(v, x, &p))
       return false;

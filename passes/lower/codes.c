@@ -35,3 +35,10 @@ KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g
   }
   return code;
 }
+
+void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes)
+{
+  enum { LINE = 64 };
+  for (int64_t off = 0; off < bytes; off += LINE)
+    k_prefetch(l->k, w, at, PREFETCH_AHEAD + off);
+}

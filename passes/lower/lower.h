@@ -104,6 +104,11 @@ void lower_columns(Lower *l, int64_t n, LaneFn *fn, void *ctx);
  * the group's codes for the first of these rows start; see panel.h. */
 KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g, unsigned bytes);
 
+/* Hints that `bytes` of weights from `at` + PREFETCH_AHEAD on will be streamed: the processor's own prefetching does not keep
+ * up where each line is worked on for long. */
+enum { PREFETCH_AHEAD = 4096 };
+void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes);
+
 /* ---- one function for each family: lowers the nodes of one part of a launch */
 bool lower_rows(Lower *l, const Val *nodes, uint32_t n);
 bool lower_linear(Lower *l, const Val *nodes, uint32_t n);
