@@ -22,7 +22,7 @@ static double now(void)
 typedef struct {
   const uint8_t *memory; /* this thread's share */
   size_t bytes;
-  double done;           /* bytes, or operations */
+  double done; /* bytes, or operations */
   volatile int64_t sink;
   pthread_barrier_t *start;
 } Task;
@@ -45,36 +45,36 @@ enum { CHAINS = 10, STEPS = 200000 };
 
 #ifdef __AVX512F__
 typedef __m512 Floats;
-#define ZERO_F _mm512_set1_ps
+#define ZERO_F       _mm512_set1_ps
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 typedef __m512i Bytes;
 #elif defined(__FMA__)
 typedef __m256 Floats;
-#define ZERO_F _mm256_set1_ps
+#define ZERO_F       _mm256_set1_ps
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 typedef __m256i Bytes;
 #else
 typedef __m128 Floats;
-#define ZERO_F _mm_set1_ps
+#define ZERO_F       _mm_set1_ps
 #define FMA(a, b, c) _mm_add_ps(_mm_mul_ps(a, b), c)
 typedef __m128i Bytes;
 #endif
 
 /* One step of 8-bit pairs: the processor's own instruction, else pairs in 16 bits added in 16 bits. */
 #if defined(__AVX512VNNI__)
-#define INT8 "vpdpbusd"
+#define INT8         "vpdpbusd"
 #define DOT(s, a, b) _mm512_dpbusd_epi32(s, a, b)
 #elif defined(__AVXVNNI__)
-#define INT8 "vpdpbusd"
+#define INT8         "vpdpbusd"
 #define DOT(s, a, b) _mm256_dpbusd_epi32(s, a, b)
 #elif defined(__AVX512BW__)
-#define INT8 "vpmaddubsw, 16-bit sums"
+#define INT8         "vpmaddubsw, 16-bit sums"
 #define DOT(s, a, b) _mm512_add_epi16(s, _mm512_maddubs_epi16(a, b))
 #elif defined(__AVX2__)
-#define INT8 "vpmaddubsw, 16-bit sums"
+#define INT8         "vpmaddubsw, 16-bit sums"
 #define DOT(s, a, b) _mm256_add_epi16(s, _mm256_maddubs_epi16(a, b))
 #else
-#define INT8 "pmaddubsw, 16-bit sums"
+#define INT8         "pmaddubsw, 16-bit sums"
 #define DOT(s, a, b) _mm_add_epi16(s, _mm_maddubs_epi16(a, b))
 #endif
 
