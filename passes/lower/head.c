@@ -229,14 +229,19 @@ static void low_kernel(const Head *h)
                  lower_param(l, h->act, h->q.ssum, KE_f32, KA_READ, "qssum")};
   uint16_t high = floats(h, h->high, KA_READ, "high"), upper = floats(h, h->upper, KA_READ, "upper"),
            threshold = floats(h, h->threshold, KA_READ, "threshold"), y = lower_value(l, h->logits, KA_WRITE);
-  KType one = ktype(KE_f32, 1);
-  KVal first = idx_mul(k, k_grid(k), PANEL_ROWS), least = k_load(k, one, threshold, k_idx(k, 0), 0);
-  KVal r = k_loop(k, k_idx(k, 0), k_idx(k, PANEL_ROWS), 1), row = add(k, first, r);
+  KType one = ktype(KE_f32, 1), vec = ktype(KE_f32, l->lanes);
+  KVal first = idx_mul(k, k_grid(k), PANEL_ROWS), least = k_load(k, one, threshold, k_idx(k, 0), 0), top = 0;
 
+  for (unsigned i = 0; i < PANEL_ROWS; i += l->lanes) { /* most panels have no such row */
+    k_store(k, y, first, i, k_flt(k, l->lanes, -INFINITY));
+    KVal u = k_load(k, vec, upper, first, i);
+    top = top ? k_op2(k, K_max, top, u) : u;
+  }
+  k_if(k, k_op2(k, K_le, least, k_reduce(k, K_rmax, top)));
+  KVal r = k_loop(k, k_idx(k, 0), k_idx(k, PANEL_ROWS), 1), row = add(k, first, r);
   k_if(k, k_op2(k, K_le, least, k_load(k, one, upper, row, 0)));
   k_store(k, y, row, 0, add(k, k_load(k, one, high, row, 0), low_sum(h, &p, row)));
-  k_else(k);
-  k_store(k, y, row, 0, k_flt(k, 1, -INFINITY));
+  k_end(k, NULL, 0);
   k_end(k, NULL, 0);
   k_end(k, NULL, 0);
   /* what is read depends on the logits: a sixteenth is usual for the top 40 */

@@ -114,6 +114,12 @@ static void zero_sums(const Linear *c, Sums *s)
       s->v[m][i] = zero;
 }
 
+/* One token alone reads each weight once, from memory; a tile of tokens reads it again from the cache. */
+static bool streams(const Linear *c)
+{
+  return c->l->g->tokens == 1;
+}
+
 static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
 {
   Kernel *k = c->l->k;
@@ -130,7 +136,10 @@ static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
   KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), UNROLL);
   open_sums(c, &first, out);
   body = *out;
-  float_columns(c, w, xp, t, idx_add(k, w0, idx_mul(k, j, es)), idx_add(k, x0, j), stride, UNROLL, &body);
+  KVal at = idx_add(k, w0, idx_mul(k, j, es));
+  if (streams(c))
+    lower_prefetch(c->l, w, at, UNROLL * es);
+  float_columns(c, w, xp, t, at, idx_add(k, x0, j), stride, UNROLL, &body);
   close_sums(c, &body);
   if (columns > whole)
     float_columns(c, w, xp, t, idx_add(k, w0, k_idx(k, whole * es)), idx_add(k, x0, k_idx(k, whole)), stride,
@@ -290,6 +299,8 @@ static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
   KVal b = k_loop(k, zero, k_idx(k, blocks), 1);
   open_sums(c, &first, out);
   KVal at = idx_add(k, w0, idx_mul(k, b, o.block_bytes));
+  if (streams(c))
+    lower_prefetch(c->l, w, at, o.block_bytes);
   for (unsigned i = 0; i < c->vecs; i++) {
     d[i] = half_floats(c, w, at, i * c->lanes * 2);
     if (s->min)
