@@ -18,8 +18,8 @@ typedef struct {
 typedef struct {
   const Target *target;         /* a row with a triple; of several, the first */
   const Target *const *targets; /* of each kernel, all of one triple; NULL: `target` for all */
-  int opt_level;        /* 0 .. 3 */
-  LlvmTimes *times;     /* added to, if not NULL */
+  int opt_level;                /* 0 .. 3 */
+  LlvmTimes *times;             /* added to, if not NULL */
 } LlvmOptions;
 
 typedef enum { LLVM_OBJ, LLVM_ASM, LLVM_IR } LlvmOutput; /* IR: after optimisation, as text */

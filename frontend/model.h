@@ -9,8 +9,20 @@ enum { MODEL_MAX_DIMS = 8 };
 
 /* Types of metadata values: GGUF's numbering. */
 typedef enum {
-  META_U8, META_I8, META_U16, META_I16, META_U32, META_I32, META_F32, META_BOOL,
-  META_STR, META_ARRAY, META_U64, META_I64, META_F64, META_TYPE_COUNT
+  META_U8,
+  META_I8,
+  META_U16,
+  META_I16,
+  META_U32,
+  META_I32,
+  META_F32,
+  META_BOOL,
+  META_STR,
+  META_ARRAY,
+  META_U64,
+  META_I64,
+  META_F64,
+  META_TYPE_COUNT
 } MetaType;
 
 typedef struct {
@@ -19,20 +31,20 @@ typedef struct {
 } Str;
 
 typedef struct {
-  const char *key;       /* zero-terminated, in the arena */
+  const char *key; /* zero-terminated, in the arena */
   MetaType type;
-  MetaType item_type;    /* of an array's items (never META_ARRAY: nesting is refused) */
-  uint64_t count;        /* items of an array, else 1 */
-  const uint8_t *raw;    /* the value(s) in the file; numbers are unaligned little-endian */
-  const Str *strings;    /* META_STR, or an array of strings: `count` of them */
+  MetaType item_type; /* of an array's items (never META_ARRAY: nesting is refused) */
+  uint64_t count;     /* items of an array, else 1 */
+  const uint8_t *raw; /* the value(s) in the file; numbers are unaligned little-endian */
+  const Str *strings; /* META_STR, or an array of strings: `count` of them */
 } Meta;
 
 typedef struct {
-  const char *name;               /* zero-terminated, in the arena */
+  const char *name; /* zero-terminated, in the arena */
   DType dtype;
   uint32_t rank;
-  uint64_t dim[MODEL_MAX_DIMS];   /* outermost first (GGUF's order reversed): [rows][columns] */
-  const void *data;               /* in the mapping */
+  uint64_t dim[MODEL_MAX_DIMS]; /* outermost first (GGUF's order reversed): [rows][columns] */
+  const void *data;             /* in the mapping */
   uint64_t bytes;
   uint64_t file_offset;
 } Tensor;
@@ -40,16 +52,16 @@ typedef struct {
 typedef struct {
   Arena arena;
   const char *path;
-  const char *format;     /* "GGUF v3" */
-  const uint8_t *map;     /* the whole file, read-only */
+  const char *format; /* "GGUF v3" */
+  const uint8_t *map; /* the whole file, read-only */
   uint64_t map_bytes;
   uint32_t version;
   uint64_t alignment;
-  uint64_t data_offset;   /* GGUF: where tensor data begins */
+  uint64_t data_offset; /* GGUF: where tensor data begins */
   ARRAY(Meta) metas;
   ARRAY(Tensor) tensors;
-  char sha256[65];        /* of the file, lower-case hex; filled by model_hash() */
-  bool mapped;            /* model_close() unmaps `map` */
+  char sha256[65]; /* of the file, lower-case hex; filled by model_hash() */
+  bool mapped;     /* model_close() unmaps `map` */
 } Model;
 
 /* Opens, maps and checks a model file; the format is found by its magic bytes.

@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define COUNT(a)     (sizeof(a) / sizeof((a)[0]))
 #define PRINTF(f, a) __attribute__((format(printf, f, a), nonnull(f)))
 
 /* ---- errors: the world's faults. The text names the file and the place. */
@@ -33,25 +33,25 @@ typedef struct {
   Chunk *chunk;
 } Arena;
 
-void *arena_alloc(Arena *a, size_t bytes);              /* zeroed, 16-byte aligned */
+void *arena_alloc(Arena *a, size_t bytes); /* zeroed, 16-byte aligned */
 void *arena_copy(Arena *a, const void *src, size_t bytes);
 char *arena_strdup(Arena *a, const char *s);
 char *arena_strndup(Arena *a, const char *s, size_t n); /* adds the terminating zero */
 char *arena_printf(Arena *a, const char *fmt, ...) PRINTF(2, 3);
 void arena_free(Arena *a);
 
-#define NEW(arena, T) ((T *)arena_alloc(arena, sizeof(T)))
+#define NEW(arena, T)          ((T *)arena_alloc(arena, sizeof(T)))
 #define NEW_ARRAY(arena, T, n) ((T *)arena_array(arena, sizeof(T), n))
 void *arena_array(Arena *a, size_t item_bytes, size_t n); /* checks the product */
 
 /* ---- growable arrays in an arena:  ARRAY(int) xs = {0};  *PUSH(arena, xs) = 3; */
-#define ARRAY(T)                                                                                         \
-  struct {                                                                                               \
-    T *data;                                                                                             \
-    uint32_t len, cap;                                                                                   \
+#define ARRAY(T)                                                                                             \
+  struct {                                                                                                   \
+    T *data;                                                                                                 \
+    uint32_t len, cap;                                                                                       \
   }
-#define PUSH(arena, v)                                                                                   \
-  ((v).len == (v).cap ? array_grow(arena, (void **)&(v).data, &(v).cap, sizeof *(v).data) : (void)0,     \
+#define PUSH(arena, v)                                                                                       \
+  ((v).len == (v).cap ? array_grow(arena, (void **)&(v).data, &(v).cap, sizeof *(v).data) : (void)0,         \
    (v).data + (v).len++)
 void array_grow(Arena *a, void **data, uint32_t *cap, size_t item_bytes);
 

@@ -15,11 +15,11 @@ typedef enum { DK_FLOAT, DK_INT, DK_BLOCK, DK_ACT } DKind;
 
 typedef struct {
   const char *name;
-  int gguf;        /* type id in GGUF files, -1 if none */
-  uint32_t block;  /* values in a block */
-  uint32_t bytes;  /* bytes of a block */
-  int lo, hi;      /* range of the codes */
-  int zero;        /* the code that means 0 */
+  int gguf;       /* type id in GGUF files, -1 if none */
+  uint32_t block; /* values in a block */
+  uint32_t bytes; /* bytes of a block */
+  int lo, hi;     /* range of the codes */
+  int zero;       /* the code that means 0 */
   DKind kind;
   const char *doc;
 } DTypeInfo;
@@ -42,10 +42,10 @@ uint16_t f32_to_f16(float f); /* rounds to nearest even */
 /* One quantised block, taken apart; codes in [lo, hi].
  * value[i] = scale[i / group] * (code[i] - zero) + minimum[i / group] */
 typedef struct {
-  uint8_t sub_scale[16];  /* K types: the integer scale of each group (q6_K: as s8) */
+  uint8_t sub_scale[16]; /* K types: the integer scale of each group (q6_K: as s8) */
   uint8_t sub_min[16];
   int16_t code[256];
-  uint16_t d, dmin;       /* f16 bits; dmin also holds q4_1's and q5_1's minimum */
+  uint16_t d, dmin; /* f16 bits; dmin also holds q4_1's and q5_1's minimum */
 } BlockParts;
 void dtype_block_parts(DType t, const void *src, BlockParts *out);
 

@@ -20,12 +20,31 @@ typedef enum {
 } Op;
 
 typedef enum {
-  ATTR_NONE, ATTR_NAME, ATTR_TENSOR, ATTR_STATE, ATTR_VALUE, ATTR_EPS, ATTR_PERM, ATTR_SLICE, ATTR_AXIS,
-  ATTR_ROPE, ATTR_STYLE, ATTR_ATTENTION
+  ATTR_NONE,
+  ATTR_NAME,
+  ATTR_TENSOR,
+  ATTR_STATE,
+  ATTR_VALUE,
+  ATTR_EPS,
+  ATTR_PERM,
+  ATTR_SLICE,
+  ATTR_AXIS,
+  ATTR_ROPE,
+  ATTR_STYLE,
+  ATTR_ATTENTION
 } AttrKind;
 
 typedef enum {
-  RES_GIVEN, RES_SAME, RES_BCAST, RES_REDUCE, RES_TRANSPOSE, RES_SLICE, RES_CONCAT, RES_LINEAR, RES_QUANT, RES_EMBED
+  RES_GIVEN,
+  RES_SAME,
+  RES_BCAST,
+  RES_REDUCE,
+  RES_TRANSPOSE,
+  RES_SLICE,
+  RES_CONCAT,
+  RES_LINEAR,
+  RES_QUANT,
+  RES_EMBED
 } ResultRule;
 
 typedef struct {
@@ -48,30 +67,30 @@ typedef struct {
 } Slice;
 
 typedef union {
-  const char *name;   /* NAME */
-  uint32_t index;     /* TENSOR, STATE: index in the module */
-  double value;       /* VALUE */
-  double eps;         /* EPS */
+  const char *name; /* NAME */
+  uint32_t index;   /* TENSOR, STATE: index in the module */
+  double value;     /* VALUE */
+  double eps;       /* EPS */
   uint8_t perm[MAX_RANK];
   struct {
     uint32_t axis;
     int64_t start, count;
   } slice;
   uint32_t axis;
-  uint32_t rope;      /* ROPE: index of a RopeSpec in the module */
-  bool interleaved;   /* STYLE */
+  uint32_t rope;    /* ROPE: index of a RopeSpec in the module */
+  bool interleaved; /* STYLE */
   struct {
     float scale;
-    float softcap;    /* 0: none; else cap * tanh(s / cap) */
-    int64_t window;   /* 0: all earlier positions */
+    float softcap;  /* 0: none; else cap * tanh(s / cap) */
+    int64_t window; /* 0: all earlier positions */
   } attention;
 } Attr;
 
 /* One operation and its result. A Node pointer dies at the next graph_add(). */
 typedef struct {
   Op op;
-  Type type;        /* of the result */
-  Slice in;         /* inputs, in the graph's edge array */
+  Type type; /* of the result */
+  Slice in;  /* inputs, in the graph's edge array */
   Attr attr;
   uint32_t launch;  /* the launch that computes it, from passes/fuse; 0: none yet */
   const char *from; /* its place in the model, for messages and plans: "blk.3.attn_q"; may be NULL */
@@ -81,8 +100,8 @@ typedef struct Module Module;
 
 typedef struct {
   Module *module;
-  const char *name; /* the entry point */
-  int64_t tokens;   /* T */
+  const char *name;  /* the entry point */
+  int64_t tokens;    /* T */
   ARRAY(Node) nodes; /* nodes.data[0] is the none node */
   ARRAY(Val) edges;
 } Graph;
@@ -138,11 +157,11 @@ static inline Val graph_in(const Graph *g, Val v, uint32_t i)
 
 Type type_of(DType t, uint32_t rank, const int64_t *dim);
 bool type_eq(const Type *a, const Type *b);
-int64_t type_count(const Type *t);    /* elements */
-int64_t type_rows(const Type *t);     /* product of all but the last dimension */
-int64_t type_last(const Type *t);     /* last dimension; 1 for a scalar */
+int64_t type_count(const Type *t);         /* elements */
+int64_t type_rows(const Type *t);          /* product of all but the last dimension */
+int64_t type_last(const Type *t);          /* last dimension; 1 for a scalar */
 void type_print(const Type *t, Text *out); /* q4_0[576,576] */
-bool type_check(const Type *t, Err *e); /* it exists, rank and dimensions in range, whole blocks */
+bool type_check(const Type *t, Err *e);    /* it exists, rank and dimensions in range, whole blocks */
 
 /* The type that an op's rule gives, or false with a reason. For GIVEN, *out holds the stated
  * type, which is checked. */

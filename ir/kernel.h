@@ -19,7 +19,20 @@ typedef enum {
 } KOp;
 
 /* Elements. `idx` is the type of indices: 64 bits on a CPU. */
-typedef enum { KE_none, KE_bool, KE_i8, KE_u8, KE_i16, KE_u16, KE_i32, KE_u32, KE_idx, KE_f16, KE_f32, KE_COUNT } KElem;
+typedef enum {
+  KE_none,
+  KE_bool,
+  KE_i8,
+  KE_u8,
+  KE_i16,
+  KE_u16,
+  KE_i32,
+  KE_u32,
+  KE_idx,
+  KE_f16,
+  KE_f32,
+  KE_COUNT
+} KElem;
 
 typedef struct {
   const char *name;
@@ -50,11 +63,11 @@ extern const KOpInfo kop_info[K_COUNT];
 typedef struct {
   uint8_t op; /* KOp */
   KType type;
-  uint16_t buf;  /* load, store: parameter */
-  Slice in;      /* inputs, in the kernel's edge array; shuffle: two inputs, then the lane numbers */
+  uint16_t buf; /* load, store: parameter */
+  Slice in;     /* inputs, in the kernel's edge array; shuffle: two inputs, then the lane numbers */
   union {
-    int64_t i;   /* INT, MEM (element offset); CONST of integers and bool */
-    double f;    /* CONST of floats (f32 values are exact in it) */
+    int64_t i; /* INT, MEM (element offset); CONST of integers and bool */
+    double f;  /* CONST of floats (f32 values are exact in it) */
   } imm;
 } KNode;
 
@@ -104,9 +117,9 @@ static inline KVal kernel_in(const Kernel *k, KVal v, uint32_t i)
 
 /* ---- builders: thin, typed by their inputs */
 KVal k_grid(Kernel *k);
-KVal k_arg(Kernel *k, int n);               /* as idx */
+KVal k_arg(Kernel *k, int n); /* as idx */
 KVal k_int(Kernel *k, KType t, int64_t v);
-KVal k_flt(Kernel *k, unsigned lanes, double v);  /* f32, rounded to float */
+KVal k_flt(Kernel *k, unsigned lanes, double v); /* f32, rounded to float */
 KVal k_idx(Kernel *k, int64_t v);
 KVal k_loop(Kernel *k, KVal lo, KVal hi, int64_t step);
 KVal k_carry(Kernel *k, KVal first);
@@ -127,14 +140,14 @@ KVal k_select(Kernel *k, KVal c, KVal a, KVal b);
 KVal k_cast(Kernel *k, KElem to, KVal v);
 KVal k_bitcast(Kernel *k, KType to, KVal v);
 KVal k_dot(Kernel *k, KOp op, KVal sum, KVal a, KVal b);
-KVal k_reduce(Kernel *k, KOp op, KVal v);   /* K_sum or K_rmax, to a scalar */
+KVal k_reduce(Kernel *k, KOp op, KVal v); /* K_sum or K_rmax, to a scalar */
 
 /* ---- functions expanded in the IR (kernel_math.c); f32, maximum errors stated there */
 KVal k_exp(Kernel *k, KVal x);
 KVal k_log(Kernel *k, KVal x);
 KVal k_tanh(Kernel *k, KVal x);
 KVal k_sigmoid(Kernel *k, KVal x);
-KVal k_round(Kernel *k, KVal x);            /* to nearest even, |x| < 2^22 */
+KVal k_round(Kernel *k, KVal x);                              /* to nearest even, |x| < 2^22 */
 void k_sincos_turns(Kernel *k, KVal turns, KVal *s, KVal *c); /* of 2 pi * turns, |turns| <= 0.5 */
 void k_sincos(Kernel *k, KVal radians, KVal *s, KVal *c);
 
@@ -159,7 +172,7 @@ Kernel *kernel_parse(Arena *a, const char *text, const char *file, Err *e);
 /* ---- the kernel interpreter (kernel_eval.c): runs grid iterations lo .. hi-1 at any lane count on
  * any machine. buf[i] is parameter i's memory of buf_bytes[i] bytes; an access outside fails with a line
  * in *e. */
-bool kernel_eval(const Kernel *k, void *const *buf, const uint64_t *buf_bytes, const int32_t *args, int64_t lo,
-                 int64_t hi, Err *e);
+bool kernel_eval(const Kernel *k, void *const *buf, const uint64_t *buf_bytes, const int32_t *args,
+                 int64_t lo, int64_t hi, Err *e);
 
 #endif

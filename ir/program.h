@@ -74,8 +74,8 @@ typedef struct {
 typedef struct {
   Arena *arena;
   const Module *module;
-  const char *target;     /* the level that it is for */
-  uint32_t target_needs;  /* MI_CPU_* */
+  const char *target;    /* the level that it is for */
+  uint32_t target_needs; /* MI_CPU_* */
   ARRAY(Kernel *) kernels;
   ARRAY(Buffer) buffers; /* buffers.data[0] is none */
   ARRAY(Bind) binds;

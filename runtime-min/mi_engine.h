@@ -19,8 +19,8 @@ typedef struct {
   MiKernel *const *kernels;
   MiPool *pool;
   unsigned n_threads;
-  uint32_t top;   /* how many of the largest logits the caller looks at; 0: all. Others may be -inf */
-  uint32_t level; /* which of the image's levels runs */
+  uint32_t top;    /* how many of the largest logits the caller looks at; 0: all. Others may be -inf */
+  uint32_t level;  /* which of the image's levels runs */
   uint8_t *memory; /* one mapping: states, arena, scratch and pointers of each thread, profile, pool */
   size_t memory_bytes;
   uint8_t *arena, *state;

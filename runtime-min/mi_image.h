@@ -31,19 +31,19 @@ typedef struct {
 } MiBind;
 
 typedef struct {
-  uint32_t kernel;     /* index in the table of kernels */
-  uint32_t grid;       /* iterations; times the number of tokens of the call if per_token */
+  uint32_t kernel; /* index in the table of kernels */
+  uint32_t grid;   /* iterations; times the number of tokens of the call if per_token */
   uint32_t per_token;
   uint32_t first_bind; /* its parameters: binds[first_bind ..] */
   uint32_t n_binds;
-  uint32_t span;       /* 0, or: bytes and ops are for each position that a token sees, at most so many */
-  uint64_t bytes;      /* of weights or states that it streams: for profiles, and to see what is worth a thread */
-  uint64_t ops;        /* multiply-adds for one token, for profiles; 0: not known */
+  uint32_t span;  /* 0, or: bytes and ops are for each position that a token sees, at most so many */
+  uint64_t bytes; /* of weights or states that it streams: for profiles, and to see what is worth a thread */
+  uint64_t ops;   /* multiply-adds for one token, for profiles; 0: not known */
 } MiPart;
 
 typedef struct {
   uint32_t first_part, n_parts;
-  uint64_t name;       /* offset of a zero-terminated text */
+  uint64_t name; /* offset of a zero-terminated text */
 } MiLaunch;
 
 /* What a processor must have to run a level's kernels. */
@@ -58,14 +58,14 @@ enum {
 /* A program may hold its kernels for several processors, in rising order: the last that fits is run. All levels
  * share weights, states and the arena's size. */
 typedef struct {
-  char name[24];       /* "x86-64-v3" */
-  uint32_t needs;      /* MI_CPU_* */
+  char name[24];  /* "x86-64-v3" */
+  uint32_t needs; /* MI_CPU_* */
   uint32_t reserved;
 } MiLevel;
 
 typedef struct {
-  char name[12];       /* "decode", "prefill" */
-  uint32_t level;      /* index of the level that it is for; 0 if the image has none */
+  char name[12];  /* "decode", "prefill" */
+  uint32_t level; /* index of the level that it is for; 0 if the image has none */
   uint32_t first_launch, n_launches;
   uint32_t tokens;     /* at most so many tokens in a call */
   uint32_t has_logits; /* decode: logits are written */
@@ -77,22 +77,23 @@ typedef struct {
   uint32_t header_bytes;
   uint64_t image_bytes;
   uint32_t n_kernels, n_entries, n_launches, n_parts, n_binds;
-  uint32_t n_vocab;        /* length of a row of logits */
-  uint32_t context;        /* capacity of the states, in tokens */
+  uint32_t n_vocab; /* length of a row of logits */
+  uint32_t context; /* capacity of the states, in tokens */
   uint32_t has_tokenizer;
-  uint32_t n_levels;       /* 0: one, that runs everywhere */
+  uint32_t n_levels; /* 0: one, that runs everywhere */
   uint32_t reserved;
-  uint64_t levels;         /* offset of the array */
-  uint64_t entries, launches, parts, binds; /* offsets of the arrays */
+  uint64_t levels;                                  /* offset of the array */
+  uint64_t entries, launches, parts, binds;         /* offsets of the arrays */
   uint64_t arena_bytes, state_bytes, scratch_bytes; /* scratch: of one thread; state starts zeroed */
-  uint64_t tokens_at;      /* in the arena: int32[tokens of the entry], set by the runtime */
-  uint64_t logits_at;      /* in the arena: float[n_vocab] after decode */
+  uint64_t tokens_at;                  /* in the arena: int32[tokens of the entry], set by the runtime */
+  uint64_t logits_at;                  /* in the arena: float[n_vocab] after decode */
   uint64_t about, about_bytes;         /* text, "key: value" lines */
   uint64_t tokenizer, tokenizer_bytes; /* see mi_tokenizer.h */
   uint64_t weights, weights_bytes;     /* page-aligned */
 } MiImage;
 
 _Static_assert(sizeof(MiBind) == 8 && sizeof(MiPart) == 40 && sizeof(MiLaunch) == 16, "contract, version 1");
-_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 32 && sizeof(MiImage) == 192, "contract, version 1");
+_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 32 && sizeof(MiImage) == 192,
+               "contract, version 1");
 
 #endif

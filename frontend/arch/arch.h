@@ -14,7 +14,7 @@
 typedef struct {
   uint32_t context;        /* capacity in tokens; 0: the model's own limit, at most 4096 */
   uint32_t prefill_tokens; /* tokens in a tile; 0: no prefill graph */
-  int kv;                  /* type of keys and values in the states: DT_F32, DT_F16, DT_Q8_0; -1: f32 if all the model's
+  int kv; /* type of keys and values in the states: DT_F32, DT_F16, DT_Q8_0; -1: f32 if all the model's
                               matrices are f32, else f16 */
 } ArchOptions;
 

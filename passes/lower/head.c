@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-enum { GROUP_PANELS = 16, LOW_LANES = 4 };
+enum { GROUP_PANELS = 16, HALF_BLOCK = QBLOCK / 2 };
 
 /* Bounds are exact but for rounding: what a few hundred float operations may add. */
 static const double norm_slack = 1.0001, bound_slack = 1.001, value_slack = 1e-5;
@@ -23,10 +23,11 @@ typedef struct {
   Lower *l;
   const Type *w;
   uint32_t weights; /* buffers */
-  uint32_t norms, high, upper, best, threshold;
+  uint32_t norms, halves, high, upper, best, threshold;
   uint32_t act;
   Q8aLayout q;
   int64_t columns, blocks, panels;
+  int64_t together; /* blocks whose low codes fill a vector */
   Val logits;
 } Head;
 
@@ -53,7 +54,21 @@ static uint32_t work_buffer(const Head *h, const char *name, int64_t count)
   return b;
 }
 
-/* ---- norms: of a block's activations, times its scale, over 12 (the low plane's norms are in twelfths) */
+/* ---- norms: of a block's activations, times its scale, over 12 (the low plane's norms are in twelfths). And the
+ * activations in the order of the low plane: of as many blocks as fill a vector, first the first halves, then the others. */
+
+static void reorder(const Head *h, uint16_t q, uint16_t y)
+{
+  Kernel *k = h->l->k;
+  KType half = ktype(KE_i8, HALF_BLOCK);
+  int64_t n = h->together;
+  KVal g = k_loop(k, k_idx(k, 0), k_idx(k, h->blocks / n), 1), at = idx_mul(k, g, n * QBLOCK);
+
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < 2; j++)
+      k_store(k, y, at, (j * n + i) * HALF_BLOCK, k_load(k, half, q, at, (2 * i + j) * HALF_BLOCK));
+  k_end(k, NULL, 0);
+}
 
 static void norms_kernel(const Head *h)
 {
@@ -73,6 +88,7 @@ static void norms_kernel(const Head *h)
   KVal s = k_load(k, ktype(KE_f32, 1), scale, b, 0);
   k_store(k, y, b, 0, mul(k, mul(k, norm, s), k_flt(k, 1, norm_slack / 12)));
   k_end(k, NULL, 0);
+  reorder(h, q, lower_param(l, h->halves, 0, KE_i8, KA_WRITE, "halves"));
   lower_end(l, 1, false, 0, (uint64_t)h->columns);
 }
 
@@ -186,36 +202,66 @@ static void threshold_kernel(const Head *h)
   lower_end(l, 1, false, 0, (uint64_t)h->panels);
 }
 
-/* ---- low: the rows of a panel that can matter. Lanes are columns here: four sums, added at the end. */
+/* ---- low: the rows of a panel that can matter. Lanes are columns here, four to a block and half; they are added at the
+ * end. */
 
 typedef struct {
-  uint16_t w, q, scale, ssum;
+  uint16_t w, q, halves, scale, ssum;
 } LowParams;
 
-static KVal low_sum(const Head *h, const LowParams *p, KVal row)
+typedef struct {
+  KVal acc, correct; /* lanes of products; of what the codes' middle, 3.5, takes away */
+} Low;
+
+/* Adds blocks b .. b + n: low codes times activations, first halves at x, the others `other` behind. */
+static Low low_blocks(const Head *h, const LowParams *p, KVal row, KVal b, int64_t n, uint16_t act,
+                      int64_t other, Low sum)
 {
   Lower *l = h->l;
   Kernel *k = l->k;
   DotPlan plan = lower_dot_plan(l->target, DT_Q4_0);
-  KType u8 = ktype(KE_u8, 4 * LOW_LANES), i8 = ktype(KE_i8, 4 * LOW_LANES), one = ktype(KE_f32, 1);
-  KVal from = k_op2(k, K_add, k_idx(k, (int64_t)planes_low_at(h->w)),
-                    idx_mul(k, row, (int64_t)planes_row_bytes(h->columns)));
-  KVal zero4 = k_flt(k, LOW_LANES, 0.0), zero1 = k_flt(k, 1, 0.0),
-       b = k_loop(k, k_idx(k, 0), k_idx(k, h->blocks), 1);
-  KVal acc = k_carry(k, zero4), correct = k_carry(k, zero1),
-       at = add(k, from, idx_mul(k, b, PLANES_LOW_BLOCK));
-  KVal codes = k_load(k, u8, p->w, at, 0), x = idx_mul(k, b, QBLOCK);
-  KVal d = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, 1), p->w, at, QBLOCK / 2));
+  unsigned bytes = (unsigned)n * HALF_BLOCK, lanes = bytes / 4;
+  KType u8 = ktype(KE_u8, bytes), i8 = ktype(KE_i8, bytes), fn = ktype(KE_f32, (unsigned)n);
+  KVal codes = k_load(k, u8, p->w, add(k, row, idx_mul(k, b, HALF_BLOCK)), 0), x = idx_mul(k, b, QBLOCK);
+  KVal d = k_load(k, ktype(KE_f16, (unsigned)n), p->w, add(k, row, idx_mul(k, b, 2)), h->blocks * HALF_BLOCK);
+  uint8_t four[K_MAX_LANES];
   Dot dot = {0};
 
-  lower_dot_group(l, plan, &dot, k_op2(k, K_and, codes, k_int(k, u8, 15)), k_load(k, i8, p->q, x, 0));
-  lower_dot_group(l, plan, &dot, k_shift(k, K_shr, codes, 4), k_load(k, i8, p->q, x, QBLOCK / 2));
-  KVal factor = k_splat(k, ktype(KE_f32, LOW_LANES), mul(k, d, k_load(k, one, p->scale, b, 0)));
-  KVal half = mul(k, k_load(k, one, p->ssum, b, 0), k_flt(k, 1, -3.5));
-  KVal next[] = {k_fma(k, k_cast(k, KE_f32, lower_dot_done(l, plan, &dot, 0)), factor, acc),
-                 k_fma(k, d, half, correct)};
-  k_end(k, next, 2);
-  return add(k, k_reduce(k, K_sum, acc), correct);
+  d = k_cast(k, KE_f32, d);
+  lower_dot_group(l, plan, &dot, k_op2(k, K_and, codes, k_int(k, u8, 15)), k_load(k, i8, act, x, 0));
+  lower_dot_group(l, plan, &dot, k_shift(k, K_shr, codes, 4), k_load(k, i8, act, x, other));
+  for (unsigned i = 0; i < lanes; i++)
+    four[i] = (uint8_t)(i / 4);
+  KVal factor = mul(k, d, k_load(k, fn, p->scale, b, 0));
+  factor = n == 1 ? k_splat(k, ktype(KE_f32, lanes), factor) : k_shuffle(k, factor, factor, four, lanes);
+  KVal middle = mul(k, k_load(k, fn, p->ssum, b, 0), k_flt(k, (unsigned)n, -3.5));
+  return (Low){k_fma(k, k_cast(k, KE_f32, lower_dot_done(l, plan, &dot, 0)), factor, sum.acc),
+               k_fma(k, d, middle, sum.correct)};
+}
+
+/* Blocks from .. to, n at once; the sum of them all. */
+static KVal low_range(const Head *h, const LowParams *p, KVal row, int64_t from, int64_t to, int64_t n)
+{
+  Kernel *k = h->l->k;
+  bool whole = n == h->together;
+  KVal acc0 = k_flt(k, (unsigned)n * 4, 0.0), correct0 = k_flt(k, (unsigned)n, 0.0);
+  KVal b = k_loop(k, k_idx(k, from), k_idx(k, to), n), acc = k_carry(k, acc0), correct = k_carry(k, correct0);
+  Low next = low_blocks(h, p, row, b, n, whole ? p->halves : p->q, (whole ? n : 1) * HALF_BLOCK,
+                        (Low){acc, correct});
+
+  k_end(k, (KVal[]){next.acc, next.correct}, 2);
+  return add(k, k_reduce(k, K_sum, acc), k_reduce(k, K_sum, correct));
+}
+
+static KVal low_sum(const Head *h, const LowParams *p, KVal row)
+{
+  Kernel *k = h->l->k;
+  KVal from = k_op2(k, K_add, k_idx(k, (int64_t)planes_low_at(h->w)),
+                    idx_mul(k, row, (int64_t)planes_row_bytes(h->columns)));
+  int64_t whole = h->blocks / h->together * h->together;
+  KVal sum = low_range(h, p, from, 0, whole, h->together);
+
+  return whole < h->blocks ? add(k, sum, low_range(h, p, from, whole, h->blocks, 1)) : sum;
 }
 
 static void low_kernel(const Head *h)
@@ -225,6 +271,7 @@ static void low_kernel(const Head *h)
   Kernel *k = l->k;
   LowParams p = {lower_param(l, h->weights, 0, KE_u8, KA_READ, "w"),
                  lower_param(l, h->act, 0, KE_i8, KA_READ, "q"),
+                 lower_param(l, h->halves, 0, KE_i8, KA_READ, "halves"),
                  lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
                  lower_param(l, h->act, h->q.ssum, KE_f32, KA_READ, "qssum")};
   uint16_t high = floats(h, h->high, KA_READ, "high"), upper = floats(h, h->upper, KA_READ, "upper"),
@@ -257,11 +304,13 @@ bool lower_head(Lower *l, Val v)
   Head h = {.l = l, .w = &w->type, .columns = w->type.dim[1], .logits = v};
 
   h.blocks = h.columns / QBLOCK;
+  h.together = l->lanes / 4;
   h.panels = (w->type.dim[0] + PANEL_ROWS - 1) / PANEL_ROWS;
   h.weights = lower_weight(l, w->attr.index, LAYOUT_PLANES);
   h.act = lower_place(l, x)->buffer;
   h.q = lower_q8a(1, h.columns);
   h.norms = work_buffer(&h, "head.norms", h.blocks);
+  h.halves = work_buffer(&h, "head.halves", h.columns / 4);
   h.high = work_buffer(&h, "head.high", h.panels * PANEL_ROWS);
   h.upper = work_buffer(&h, "head.upper", h.panels * PANEL_ROWS);
   h.best = work_buffer(&h, "head.best", h.panels);

@@ -88,11 +88,11 @@ void planes_pack_low(const Weight *w, int64_t panel, uint8_t *out)
   int64_t rows = min64(ROWS, w->type.dim[0] - panel * ROWS);
 
   memset(out, 0, ROWS * planes_row_bytes(w->type.dim[1]));
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t b = 0; b < w->type.dim[1] / GROUP; b++, out += PLANES_LOW_BLOCK) {
+  for (int64_t r = 0; r < rows; r++, out += planes_row_bytes(w->type.dim[1]))
+    for (int64_t b = 0, blocks = w->type.dim[1] / GROUP; b < blocks; b++) {
       Block s = split(w, panel * ROWS + r, b);
       for (int i = 0; i < GROUP / 2; i++)
-        out[i] = (uint8_t)(s.low[i] | s.low[i + 16] << 4);
-      put16(out + 16, s.d);
+        out[b * 16 + i] = (uint8_t)(s.low[i] | s.low[i + 16] << 4);
+      put16(out + blocks * 16 + b * 2, s.d);
     }
 }

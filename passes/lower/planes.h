@@ -7,7 +7,7 @@
  * High plane, in panels of 16 rows: for each block of 32 columns 16 x f16 d; 16 x u8 norm of l - 3.5, in twelfths, rounded
  * up; then h + 16 as planes of 4 and 1 bits, as panel.h has them for q5_0.
  * Low plane, behind it, by rows: for each block 16 bytes, l of column j in the low and of column j + 16 in the high half of
- * byte j; then f16 d again. */
+ * byte j; after all blocks f16 d of each again. */
 #ifndef MICC_PLANES_H
 #define MICC_PLANES_H
 

@@ -93,7 +93,7 @@ static void planes_row(const Embed *m, const Type *w, KVal id)
       idx_add(k, k_idx(k, (int64_t)planes_low_at(w)), idx_mul(k, id, (int64_t)planes_row_bytes(columns)));
   KVal b = k_loop(k, k_idx(k, 0), k_idx(k, columns / QBLOCK), 1);
   KVal at = idx_add(k, m->panel_at, idx_mul(k, b, PLANES_HIGH_BLOCK)),
-       low = idx_add(k, low0, idx_mul(k, b, PLANES_LOW_BLOCK));
+       low = idx_add(k, low0, idx_mul(k, b, PLANES_LOW_BLOCK - 2));
   KVal d = k_splat(k, ktype(KE_f32, 4), half_at(m, at, 0)), y = idx_add(k, m->y_at, idx_mul(k, b, QBLOCK));
 
   at = idx_add(k, at, idx_mul(k, m->lane, 4));

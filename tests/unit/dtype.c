@@ -194,9 +194,9 @@ static const struct {
   double (*value)(const uint8_t *p, int i);
   int halves[2]; /* where the f16 scales lie */
 } blocks[] = {
-    {DT_Q4_0, q4_0, {0, 0}}, {DT_Q4_1, q4_1, {0, 2}}, {DT_Q5_0, q5_0, {0, 0}}, {DT_Q5_1, q5_1, {0, 2}},
-    {DT_Q8_0, q8_0, {0, 0}}, {DT_Q4_K, q4_k, {0, 2}}, {DT_Q5_K, q5_k, {0, 2}}, {DT_Q6_K, q6_k, {208, 208}},
-    {DT_TQ2_0, tq2_0, {64, 64}},
+    {DT_Q4_0, q4_0, {0, 0}}, {DT_Q4_1, q4_1, {0, 2}},     {DT_Q5_0, q5_0, {0, 0}},
+    {DT_Q5_1, q5_1, {0, 2}}, {DT_Q8_0, q8_0, {0, 0}},     {DT_Q4_K, q4_k, {0, 2}},
+    {DT_Q5_K, q5_k, {0, 2}}, {DT_Q6_K, q6_k, {208, 208}}, {DT_TQ2_0, tq2_0, {64, 64}},
 };
 
 static uint32_t next_random(uint32_t *state)
@@ -263,9 +263,8 @@ Test(dtype, found_by_gguf_id_and_by_name)
     uint32_t id;
     DType type;
   } known[] = {
-      {0, DT_F32},  {1, DT_F16},   {2, DT_Q4_0},  {3, DT_Q4_1},  {6, DT_Q5_0}, {7, DT_Q5_1},
-      {8, DT_Q8_0}, {12, DT_Q4_K}, {13, DT_Q5_K}, {14, DT_Q6_K}, {26, DT_I32}, {30, DT_BF16},
-      {35, DT_TQ2_0},
+      {0, DT_F32},   {1, DT_F16},   {2, DT_Q4_0},  {3, DT_Q4_1}, {6, DT_Q5_0},  {7, DT_Q5_1},   {8, DT_Q8_0},
+      {12, DT_Q4_K}, {13, DT_Q5_K}, {14, DT_Q6_K}, {26, DT_I32}, {30, DT_BF16}, {35, DT_TQ2_0},
   };
   int found = 0;
 

@@ -391,15 +391,15 @@ Test(lower, plans_are_repeatable)
 
 /* ---- a head in two planes: the largest logits are those of the whole head */
 
-enum { HEAD_ROWS = 40000, HEAD_COLUMNS = 96 };
+enum { HEAD_ROWS = 40000 };
 
-static const char head_text[] = "weight w q8_0[40000,96]\n"
+static const char head_text[] = "weight w q8_0[40000,160]\n"
                                 "graph decode tokens 1 {\n"
-                                "  %1 = input f32[1,96] x\n"
+                                "  %1 = input f32[1,160] x\n"
                                 "  %2 = input i32[1] tokens\n"
-                                "  %3 = weight q8_0[40000,96] w\n"
-                                "  %4 = embed f32[1,96] %2, %3\n"
-                                "  %5 = add f32[1,96] %1, %4\n"
+                                "  %3 = weight q8_0[40000,160] w\n"
+                                "  %4 = embed f32[1,160] %2, %3\n"
+                                "  %5 = add f32[1,160] %1, %4\n"
                                 "  %6 = linear f32[1,40000] %5, %3\n"
                                 "  %7 = output f32[1,40000] %6 logits\n"
                                 "}\n";

@@ -116,7 +116,8 @@ Test(passes, an_unknown_pass_is_named)
 
   cr_assert(m, "%s", e.text);
   const Target *target = target_find("c", &e);
-  cr_expect(!passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1, .print_after = "fues", .log = &log}, &p, &e));
+  cr_expect(!passes_run(
+      m, &(PassOptions){.targets = &target, .n_targets = 1, .print_after = "fues", .log = &log}, &p, &e));
   cr_expect(strstr(e.text, "fues") && strstr(e.text, "fuse"), "%s", e.text);
   arena_free(&a);
 }

@@ -156,6 +156,8 @@ static KVal load_input(Gen *g, KType t)
   uint16_t p = input_param(g, (KElem)t.elem);
   uint32_t size = kelem_info[g->k->params.data[p].elem].bytes;
   int64_t last = (IN_BYTES - ktype_bytes(t)) / size - VAR;
+  if (!draw(g, 8))
+    k_prefetch(g->k, p, small_index(g), draw(g, 1 << 20)); /* anywhere */
   return k_load(g->k, t, p, small_index(g), draw(g, (uint32_t)last + 1));
 }
 
