@@ -37,7 +37,7 @@ typedef struct {
 typedef void Print(CPrinter *p, KVal v, const char *pattern);
 
 static Print print_lanewise, print_const, print_loop, print_carry, print_if, print_else, print_end,
-    print_load, print_store, print_nothing, print_splat, print_shuffle, print_reduce, print_cast,
+    print_load, print_store, print_prefetch, print_splat, print_shuffle, print_reduce, print_cast,
     print_bitcast;
 
 /* The pattern is one lane of the result:
@@ -62,7 +62,7 @@ static const struct {
     [K_end] = {"", NULL, print_end},
     [K_load] = {"", NULL, print_load},
     [K_store] = {"", NULL, print_store},
-    [K_prefetch] = {"", NULL, print_nothing},
+    [K_prefetch] = {"", NULL, print_prefetch},
     [K_splat] = {"%0", NULL, print_splat},
     [K_extract] = {"%0{%i}", NULL, print_lanewise},
     [K_shuffle] = {"", NULL, print_shuffle},
@@ -369,10 +369,12 @@ static void print_load(CPrinter *p, KVal v, const char *pattern)
   end_value(p, v);
 }
 
-/* A hint that C has no word for. */
-static void print_nothing(CPrinter *p, KVal v, const char *pattern)
+/* A hint that C has no word for; what it names is still used. */
+static void print_prefetch(CPrinter *p, KVal v, const char *pattern)
 {
-  (void)p, (void)v, (void)pattern;
+  (void)pattern;
+  begin_line(p);
+  text_printf(p->out, "(void)b%u, (void)v%u;\n", node(p, v)->buf, kernel_in(p->k, v, 0));
 }
 
 static void print_store(CPrinter *p, KVal v, const char *pattern)
