@@ -1,6 +1,7 @@
 /* image.c - see image.h and runtime-min/mi_image.h. */
 #include "codegen/image.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "passes/lower/panel.h"
@@ -119,8 +120,12 @@ static void add_entries(Arena *a, Tables *t, const Program *p, MiImage *im)
                      .tokens = e->tokens,
                      .has_logits = e->logits_buffer != 0};
     strncpy(out->name, e->name, sizeof out->name - 1);
-    if (e->logits_buffer)
+    /* program_place() puts both first, so that they are where the other levels have them */
+    if (e->logits_buffer) {
+      assert(!t->levels.len || im->logits_at == p->buffers.data[e->logits_buffer].offset);
       im->logits_at = p->buffers.data[e->logits_buffer].offset;
+    }
+    assert(t->entries.len == 1 || im->tokens_at == p->buffers.data[e->tokens_buffer].offset);
     im->tokens_at = p->buffers.data[e->tokens_buffer].offset;
   }
 }
@@ -156,6 +161,20 @@ static uint32_t vocabulary(const Program *p)
   return 0;
 }
 
+/* All levels read one image: the same weights at the same places. */
+static bool same_weights(const Program *a, const Program *b)
+{
+  if (a->items.len != b->items.len)
+    return false;
+  for (uint32_t i = 0; i < a->items.len; i++) {
+    const Item *x = &a->items.data[i], *y = &b->items.data[i];
+    if (x->layout != y->layout || x->weight != y->weight ||
+        a->buffers.data[x->buffer].offset != b->buffers.data[y->buffer].offset)
+      return false;
+  }
+  return true;
+}
+
 #define PUT(im, t, head, name)                                                                               \
   ((im)->n_##name = (t)->name.len,                                                                           \
    (im)->name = append(head, (t)->name.data, (t)->name.len * sizeof *(t)->name.data, MI_ALIGN))
@@ -169,8 +188,10 @@ void image_build(Arena *a, Program *const *programs, unsigned n, const ImagePart
 
   memcpy(im.magic, MI_MAGIC, sizeof im.magic);
   text_add(&t, (const char *)&im, sizeof im);
-  for (unsigned i = 0; i < n; i++)
+  for (unsigned i = 0; i < n; i++) {
+    assert(same_weights(p, programs[i]));
     add_program(&t, &tables, programs[i], &im);
+  }
   PUT(&im, &tables, &t, binds);
   PUT(&im, &tables, &t, parts);
   PUT(&im, &tables, &t, launches);
