@@ -133,8 +133,6 @@ uint32_t program_kernel(Program *p, Kernel *k)
 
 /* ---- the plan */
 
-static const char *const space_name[] = {"weights", "arena", "state", "scratch"};
-
 static void print_part(const Program *p, const Part *part, Text *out)
 {
   const Kernel *k = p->kernels.data[part->kernel];
@@ -203,7 +201,7 @@ void program_print(const Program *p, Text *out)
   text_printf(out, "\nother buffers:");
   for (uint32_t i = 1; i < p->buffers.len; i++)
     if (p->buffers.data[i].space == SPACE_STATE)
-      text_printf(out, " %s:%s:%llu", space_name[SPACE_STATE], p->buffers.data[i].name,
+      text_printf(out, " state:%s:%llu", p->buffers.data[i].name,
                   (unsigned long long)p->buffers.data[i].bytes);
   text_printf(out, "\n\n");
   print_items(p, out);

@@ -32,7 +32,7 @@ static Kind kind_of(const Graph *g, Val v)
 {
   Op op = graph_node(g, v)->op;
 
-  if (lower_is_elementwise(op))
+  if (lower_is_row(op))
     return KIND_ROWS;
   switch (op) {
   case OP_input:
@@ -47,13 +47,6 @@ static Kind kind_of(const Graph *g, Val v)
     return op == OP_weight || op == OP_const ? KIND_SOLO : KIND_LEAF;
   }
   case OP_linear: return KIND_PRODUCT;
-  case OP_sum:
-  case OP_amax:
-  case OP_softmax:
-  case OP_rms_norm:
-  case OP_quant:
-  case OP_rope:
-  case OP_update: return KIND_ROWS;
   default: return lower_is_view(g, v) ? KIND_LEAF : KIND_SOLO;
   }
 }
@@ -161,7 +154,7 @@ static uint32_t place_rows(Fuse *f, Val v)
   uint32_t latest = inputs_ready(f, v);
   const Group *g = latest ? &f->groups.data[latest] : NULL;
 
-  if (g && g->kind == KIND_PRODUCT && fits_epilogue(f, v, latest))
+  if (g && g->kind == KIND_PRODUCT && g->nodes < MAX_PART_NODES && fits_epilogue(f, v, latest))
     return latest;
   if (g && g->kind == KIND_ROWS && g->nodes < MAX_PART_NODES && fits_rows(f, v, latest))
     return latest;

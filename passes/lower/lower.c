@@ -348,16 +348,9 @@ typedef bool LowerFn(Lower *l, const Val *nodes, uint32_t n);
 /* The family of a part follows from its first node. */
 static LowerFn *family(Op op)
 {
-  if (lower_is_elementwise(op))
+  if (lower_is_row(op))
     return lower_rows;
   switch (op) {
-  case OP_sum:
-  case OP_amax:
-  case OP_softmax:
-  case OP_rms_norm:
-  case OP_quant:
-  case OP_rope:
-  case OP_update: return lower_rows;
   case OP_linear: return lower_linear;
   case OP_attention: return lower_attention;
   case OP_embed: return lower_embed;

@@ -110,6 +110,7 @@ enum { PREFETCH_AHEAD = 4096 };
 void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes);
 
 /* ---- one function for each family: lowers the nodes of one part of a launch */
+bool lower_is_row(Op op); /* works along the last axis: what lower_rows() takes */
 bool lower_rows(Lower *l, const Val *nodes, uint32_t n);
 bool lower_linear(Lower *l, const Val *nodes, uint32_t n);
 bool lower_attention(Lower *l, const Val *nodes, uint32_t n);

@@ -46,14 +46,7 @@ uint64_t panel_weight_bytes(const Type *t)
   return round_up((uint64_t)t->dim[0], ROWS) / ROWS * panel_bytes(t->dtype, t->dim[1]);
 }
 
-static void put16(uint8_t *p, uint16_t v)
-{
-  p[0] = (uint8_t)v;
-  p[1] = (uint8_t)(v >> 8);
-}
-
-/* The codes of one row in one group of 32 columns; `out` is at the row's first byte. */
-static void pack_codes(const PanelSpec *s, const int16_t *code, int lo, uint8_t *out)
+void panel_put_codes(const PanelSpec *s, const int16_t *code, int lo, uint8_t *out)
 {
   int shift = 0;
 
@@ -76,16 +69,16 @@ static void pack_block(DType t, const uint8_t *src, uint32_t row, uint8_t *out)
   BlockParts b;
 
   dtype_block_parts(t, src, &b);
-  put16(out + row * 2, b.d);
+  panel_put16(out + row * 2, b.d);
   if (s->min)
-    put16(out + o.min + row * 2, b.dmin);
+    panel_put16(out + o.min + row * 2, b.dmin);
   for (uint32_t i = 0; i < subs; i++) {
     out[o.sub_scale + i * ROWS + row] = b.sub_scale[i];
     if (s->sub_min)
       out[o.sub_min + i * ROWS + row] = b.sub_min[i];
   }
   for (uint32_t g = 0; g < block / GROUP; g++)
-    pack_codes(s, b.code + g * GROUP, dtype_info[t].lo, out + o.codes + g * o.group_bytes + row * 4);
+    panel_put_codes(s, b.code + g * GROUP, dtype_info[t].lo, out + o.codes + g * o.group_bytes + row * 4);
 }
 
 static void pack_floats(const Weight *w, int64_t first, int64_t rows, uint8_t *out)

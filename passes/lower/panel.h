@@ -38,4 +38,13 @@ uint64_t panel_weight_bytes(const Type *t);     /* of a matrix, rows rounded up 
 /* Lays out panel `index` of a matrix (row-major in the file's encoding). Rows beyond the last are zero. */
 void panel_pack(const Weight *w, int64_t index, uint8_t *out);
 
+/* Pieces of it, for layouts that share them: an f16's bits; the codes of one row in one group of 32 columns, with `out` at
+ * the row's first byte, zeroed before. */
+static inline void panel_put16(uint8_t *p, uint16_t v)
+{
+  p[0] = (uint8_t)v;
+  p[1] = (uint8_t)(v >> 8);
+}
+void panel_put_codes(const PanelSpec *s, const int16_t *code, int lo, uint8_t *out);
+
 #endif

@@ -24,7 +24,8 @@ uint64_t planes_weight_bytes(const Type *t)
 
 typedef struct {
   uint16_t d;
-  uint8_t high[GROUP], low[GROUP];
+  int16_t high[GROUP];
+  uint8_t low[GROUP];
 } Block;
 
 static Block split(const Weight *w, int64_t row, int64_t block)
@@ -38,16 +39,10 @@ static Block split(const Weight *w, int64_t row, int64_t block)
   b.d = p.d;
   for (int i = 0; i < GROUP; i++) {
     int c = p.code[i] + 128;
-    b.high[i] = (uint8_t)(c >> 3);
+    b.high[i] = (int16_t)(c >> 3);
     b.low[i] = (uint8_t)(c & 7);
   }
   return b;
-}
-
-static void put16(uint8_t *p, uint16_t v)
-{
-  p[0] = (uint8_t)v;
-  p[1] = (uint8_t)(v >> 8);
 }
 
 /* The norm of (2l - 7) / 2 in twelfths is 6 times that of 2l - 7. */
@@ -59,16 +54,6 @@ static uint8_t norm_up(const uint8_t *low)
   return (uint8_t)ceil(6 * sqrt(sum));
 }
 
-/* As a plane of 4 bits and one of 1 (panel.h). */
-static void put_high(const uint8_t *code, uint8_t *out)
-{
-  for (int i = 0; i < GROUP; i++) {
-    int g = i / 4;
-    out[g / 2 * PIECE + i % 4] |= (uint8_t)((code[i] & 15) << g % 2 * 4);
-    out[4 * PIECE + i % 4] |= (uint8_t)(code[i] >> 4 << g);
-  }
-}
-
 void planes_pack_high(const Weight *w, int64_t panel, uint8_t *out)
 {
   int64_t rows = min64(ROWS, w->type.dim[0] - panel * ROWS);
@@ -77,9 +62,9 @@ void planes_pack_high(const Weight *w, int64_t panel, uint8_t *out)
   for (int64_t b = 0; b < w->type.dim[1] / GROUP; b++, out += PLANES_HIGH_BLOCK)
     for (int64_t r = 0; r < rows; r++) {
       Block s = split(w, panel * ROWS + r, b);
-      put16(out + r * 2, s.d);
+      panel_put16(out + r * 2, s.d);
       out[PLANES_NORM + r] = norm_up(s.low);
-      put_high(s.high, out + PLANES_CODES + r * 4);
+      panel_put_codes(panel_spec(DT_Q5_0), s.high, 0, out + PLANES_CODES + r * 4); /* planes of 4 and 1 */
     }
 }
 
@@ -93,6 +78,6 @@ void planes_pack_low(const Weight *w, int64_t panel, uint8_t *out)
       Block s = split(w, panel * ROWS + r, b);
       for (int i = 0; i < GROUP / 2; i++)
         out[b * 16 + i] = (uint8_t)(s.low[i] | s.low[i + 16] << 4);
-      put16(out + blocks * 16 + b * 2, s.d);
+      panel_put16(out + blocks * 16 + b * 2, s.d);
     }
 }

@@ -9,6 +9,20 @@
 
 enum { OPS_EACH = 4 }; /* operations for an element and a node, roughly */
 
+bool lower_is_row(Op op)
+{
+  switch (op) {
+  case OP_sum:
+  case OP_amax:
+  case OP_softmax:
+  case OP_rms_norm:
+  case OP_quant:
+  case OP_rope:
+  case OP_update: return true;
+  default: return lower_is_elementwise(op);
+  }
+}
+
 typedef enum { ROW_INLINE, ROW_STORED, ROW_NUMBER } RowKind;
 
 typedef struct {
