@@ -34,12 +34,6 @@ typedef struct {
   uint32_t n_products;
 } Linear;
 
-/* A q8a input: its parameters and the columns. */
-typedef struct {
-  uint16_t q, scale, sum16, ssum;
-  int64_t columns;
-} Act;
-
 static KType vec(const Linear *c, KElem e, unsigned per_lane)
 {
   return ktype(e, c->lanes * per_lane);
@@ -152,7 +146,7 @@ typedef struct {
   uint16_t w;
   DType dtype;
   DotPlan plan;
-  Act act;
+  Q8a act;
   KVal group;             /* idx: number of the group of 32 within a row */
   KVal codes;             /* idx: byte where its codes start */
   KVal scale[2][MAX_VEC]; /* of each sub-group, f32 */
@@ -271,25 +265,13 @@ static void group_scales(const Linear *c, Group *g, KVal at, KVal in_block, cons
   }
 }
 
-static Act act_params(const Linear *c, Val x)
-{
-  Lower *l = c->l;
-  const Type *t = &graph_node(l->g, x)->type;
-  Q8aLayout q = lower_q8a(type_rows(t), type_last(t));
-  uint32_t b = lower_place(l, lower_base(l, x))->buffer;
-
-  return (Act){lower_param(l, b, 0, KE_i8, KA_READ, "q"),
-               lower_param(l, b, q.scale, KE_f32, KA_READ, "qscale"),
-               lower_param(l, b, q.sum16, KE_i32, KA_READ, "qsum"),
-               lower_param(l, b, q.ssum, KE_f32, KA_READ, "qssum"), type_last(t)};
-}
-
 static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
 {
   Kernel *k = c->l->k;
   const PanelSpec *s = panel_spec(t);
   PanelOffsets o = panel_offsets(t);
-  Group g = {.w = w, .dtype = t, .plan = lower_dot_plan(c->l->target, t), .act = act_params(c, x)};
+  Group g = {
+      .w = w, .dtype = t, .plan = lower_dot_plan(c->l->target, t), .act = lower_q8a_value(c->l, x, KA_READ)};
   int64_t groups = dtype_info[t].block / QBLOCK, blocks = columns / dtype_info[t].block;
   KVal d[MAX_VEC], dmin[MAX_VEC] = {0}, zero = k_idx(k, 0);
   Sums first, body;

@@ -109,6 +109,18 @@ KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g
 enum { PREFETCH_AHEAD = 4096 };
 void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes);
 
+/* ---- quantisation (quantize.c) */
+
+/* A q8a value: its parameters and its columns. */
+typedef struct {
+  uint16_t q, scale, sum16, ssum;
+  int64_t columns;
+} Q8a;
+Q8a lower_q8a_value(Lower *l, Val v, KAccess access);
+
+/* x: the QBLOCK / lanes vectors of a block. It becomes number `block` of the value. */
+void lower_quant_block(Lower *l, const Q8a *to, KVal block, const KVal *x);
+
 /* ---- one function for each family: lowers the nodes of one part of a launch */
 bool lower_is_row(Op op); /* works along the last axis: what lower_rows() takes */
 bool lower_rows(Lower *l, const Val *nodes, uint32_t n);

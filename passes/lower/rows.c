@@ -197,74 +197,19 @@ static void store_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
 
 /* ---- quantisation */
 
-enum { MAX_VECTORS = QBLOCK / 4, QUANT_LEAST = 124 };
-
-static KVal quant_half(Kernel *k, const KVal *codes, unsigned n)
-{
-  KVal s = codes[0];
-  for (unsigned i = 1; i < n; i++)
-    s = k_op2(k, K_add, s, codes[i]);
-  return k_reduce(k, K_sum, s);
-}
-
-/* Of a few scales the one with the least squared error: the largest number becomes 127, 126, 125 or 124. All four are
- * nearly as fine as the finest, and how their errors fall is chance: the best is 15 % below the first on the average. */
-static void quant_scale(Row *r, const KVal *x, unsigned n, KVal max, KVal *scale, KVal *inverse)
-{
-  Kernel *k = r->l->k;
-  KType t = ktype(KE_f32, r->l->lanes);
-  KVal one = k_flt(k, 1, 1.0), zero = k_flt(k, 1, 0.0), least = 0;
-  KVal inv_max = k_select(k, k_op2(k, K_lt, zero, max), k_op2(k, K_div, one, max), zero);
-
-  for (int top = 127; top >= QUANT_LEAST; top--) {
-    KVal s = mul(k, max, k_flt(k, 1, 1.0 / top)), inv = mul(k, inv_max, k_flt(k, 1, top)), error = 0;
-    for (unsigned i = 0; i < n; i++) {
-      KVal code = k_round(k, mul(k, x[i], k_splat(k, t, inv)));
-      KVal e = k_op2(k, K_sub, x[i], mul(k, code, k_splat(k, t, s)));
-      error = error ? k_fma(k, e, e, error) : mul(k, e, e);
-    }
-    error = k_reduce(k, K_sum, error);
-    KVal better = least ? k_op2(k, K_lt, error, least) : 0;
-    *scale = least ? k_select(k, better, s, *scale) : s;
-    *inverse = least ? k_select(k, better, inv, *inverse) : inv;
-    least = least ? k_select(k, better, error, least) : error;
-  }
-}
+enum { MAX_VECTORS = QBLOCK / 4 };
 
 static void stage_quant(Row *r)
 {
   Lower *l = r->l;
   Kernel *k = l->k;
-  Val v = r->now->v;
-  const Type *t = &graph_node(l->g, v)->type;
-  Q8aLayout lay = lower_q8a(type_rows(t), type_last(t));
-  uint32_t buffer = lower_place(l, v)->buffer;
-  uint16_t q = lower_param(l, buffer, 0, KE_i8, KA_WRITE, "q"),
-           scale = lower_param(l, buffer, lay.scale, KE_f32, KA_WRITE, "qscale"),
-           sum16 = lower_param(l, buffer, lay.sum16, KE_i32, KA_WRITE, "qsum"),
-           ssum = lower_param(l, buffer, lay.ssum, KE_f32, KA_WRITE, "qssum");
-  int64_t blocks = type_last(t) / QBLOCK;
-  unsigned lanes = l->lanes, n = QBLOCK / lanes;
-  KVal x[MAX_VECTORS], code[MAX_VECTORS] = {0}, s = 0, inv = 0;
+  Q8a to = lower_q8a_value(l, r->now->v, KA_WRITE);
+  int64_t blocks = to.columns / QBLOCK;
+  KVal x[MAX_VECTORS], b = k_loop(k, k_idx(k, 0), k_idx(k, blocks), 1), j = idx_mul(k, b, QBLOCK);
 
-  KVal b = k_loop(k, k_idx(k, 0), k_idx(k, blocks), 1), j = idx_mul(k, b, QBLOCK);
-  KVal block = idx_add(k, idx_mul(k, r->row, blocks), b), max = 0;
-  for (unsigned i = 0; i < n; i++) {
-    x[i] = eval(r, graph_in(l->g, v, 0), j, i * lanes, lanes);
-    KVal a = k_op1(k, K_abs, x[i]);
-    max = max ? k_op2(k, K_max, max, a) : a;
-  }
-  max = k_reduce(k, K_rmax, max);
-  quant_scale(r, x, n, max, &s, &inv);
-  for (unsigned i = 0; i < n; i++) {
-    code[i] = k_cast(k, KE_i32, k_round(k, mul(k, x[i], k_splat(k, ktype(KE_f32, lanes), inv))));
-    k_store(k, q, idx_mul(k, block, QBLOCK), i * lanes, k_cast(k, KE_i8, code[i]));
-  }
-  KVal lo = quant_half(k, code, n / 2), hi = quant_half(k, code + n / 2, n / 2);
-  k_store(k, scale, block, 0, s);
-  k_store(k, sum16, idx_mul(k, block, 2), 0, lo);
-  k_store(k, sum16, idx_mul(k, block, 2), 1, hi);
-  k_store(k, ssum, block, 0, mul(k, s, k_cast(k, KE_f32, k_op2(k, K_add, lo, hi))));
+  for (unsigned i = 0; i < QBLOCK / l->lanes; i++)
+    x[i] = eval(r, graph_in(l->g, r->now->v, 0), j, i * l->lanes, l->lanes);
+  lower_quant_block(l, &to, idx_add(k, idx_mul(k, r->row, blocks), b), x);
   k_end(k, NULL, 0);
 }
 
