@@ -1,16 +1,7 @@
 /* model.c - opens a model file, and gives out its metadata. See model.h. */
 #include "frontend/model.h"
 #include "frontend/gguf/gguf.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <openssl/evp.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-enum { HASH_PIECE_BYTES = 64 << 20, SHOWN_PATH_BYTES = 384 };
+#include "frontend/mapping.h"
 
 /* ---- which format is it */
 
@@ -62,63 +53,20 @@ static const char *other_format(const uint8_t *p, uint64_t n)
 
 /* ---- opening */
 
-const char *model_shown_path(const char *path)
-{
-  size_t n = strlen(path);
-  return n > SHOWN_PATH_BYTES ? path + n - SHOWN_PATH_BYTES : path;
-}
-
-static const uint8_t *map_file(int fd, const char *path, uint64_t *bytes, Err *e)
-{
-  struct stat st;
-
-  if (fstat(fd, &st) < 0)
-    return fail(e, "%s: %s", path, strerror(errno)), NULL;
-  if (S_ISDIR(st.st_mode))
-    return fail(e, "%s: is a directory, expected a model file", path), NULL;
-  if (!S_ISREG(st.st_mode))
-    return fail(e, "%s: is not a regular file, so it cannot be mapped", path), NULL;
-  if (st.st_size == 0)
-    return fail(e, "%s: is empty, expected a model file", path), NULL;
-  void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-  if (p == MAP_FAILED)
-    return fail(e, "%s: cannot be mapped: %s", path, strerror(errno)), NULL;
-  *bytes = (uint64_t)st.st_size;
-  return p;
-}
-
-static void unmap(const uint8_t *map, uint64_t bytes)
-{
-  munmap((void *)(uintptr_t)map, bytes);
-}
-
-static const uint8_t *open_map(const char *path, uint64_t *bytes, Err *e)
-{
-  /* O_NONBLOCK: opening a FIFO must not wait for a writer. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
-  if (fd < 0)
-    return fail(e, "%s: cannot be opened: %s", model_shown_path(path), strerror(errno)), NULL;
-  const uint8_t *map = map_file(fd, model_shown_path(path), bytes, e);
-  close(fd); /* the mapping stays */
-  return map;
-}
-
 Model *model_open(const char *path, Err *e)
 {
-  uint64_t bytes;
-  const uint8_t *map = open_map(path, &bytes, e);
+  Mapping map;
 
-  if (!map)
+  if (!mapping_open(path, &map, e))
     return NULL;
-  const char *other = other_format(map, bytes);
-  Model *m = other ? NULL : gguf_parse(map, bytes, path, e);
+  const char *other = other_format(map.data, map.bytes);
+  Model *m = other ? NULL : gguf_parse(map.data, map.bytes, path, e);
   if (other)
     fail(e, "%s: is %s; micc does not read that yet, it reads GGUF", model_shown_path(path), other);
   if (m)
     m->mapped = true;
   else
-    unmap(map, bytes);
+    mapping_close(map);
   return m;
 }
 
@@ -127,34 +75,19 @@ void model_close(Model *m)
   if (!m)
     return;
   if (m->mapped)
-    unmap(m->map, m->map_bytes);
+    mapping_close((Mapping){m->map, m->map_bytes});
   Arena a = m->arena; /* the model itself lies in it */
   arena_free(&a);
 }
 
-/* ---- hash */
-
-static bool hash_map(EVP_MD_CTX *c, const Model *m, unsigned char *digest)
-{
-  bool ok = EVP_DigestInit_ex(c, EVP_sha256(), NULL) == 1;
-
-  for (uint64_t at = 0; ok && at < m->map_bytes; at += HASH_PIECE_BYTES)
-    ok = EVP_DigestUpdate(c, m->map + at, (size_t)min64(HASH_PIECE_BYTES, (int64_t)(m->map_bytes - at))) == 1;
-  return ok && EVP_DigestFinal_ex(c, digest, NULL) == 1;
-}
-
 void model_hash(Model *m)
 {
-  unsigned char digest[32];
-  EVP_MD_CTX *c = EVP_MD_CTX_new();
+  mapping_sha256((Mapping){m->map, m->map_bytes}, m->sha256);
+}
 
-  m->sha256[0] = 0; /* stays so when libcrypto has no memory */
-  if (c && hash_map(c, m, digest))
-    for (int i = 0; i < 32; i++) {
-      m->sha256[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-      m->sha256[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-    }
-  EVP_MD_CTX_free(c);
+const char *model_shown_path(const char *path)
+{
+  return mapping_shown_path(path);
 }
 
 /* ---- look-up */
