@@ -24,110 +24,200 @@ static uint64_t append(Text *t, const void *bytes, uint64_t n, uint64_t align)
   return at;
 }
 
-/* A run of bytes that is already written; equal ones are written once. */
+/* ---- tables, in which what is equal stands once */
+
+/* A run of rows that stands in its table. */
 typedef struct {
-  uint64_t hash, n, at;
+  uint64_t hash;
+  uint32_t first, n;
 } Known;
 
-/* Tables of all programs, one after the other. Levels differ in kernels more than in what these work on, and
- * entry points have launches of equal names: runs of binds and names are shared. */
+/* Tables of all programs. Entry points work on the same weights, layers are launched under the same names, levels
+ * differ in kernels more than in what these work on. */
 typedef struct {
+  ARRAY(MiPlace) places;
   ARRAY(MiBind) binds;
   ARRAY(Known) known_binds;
-  ARRAY(Known) known_names;
+  ARRAY(MiGrid) grids;
   ARRAY(MiPart) parts;
-  ARRAY(MiLaunch) launches;
   ARRAY(MiEntry) entries;
   ARRAY(MiLevel) levels;
-  uint32_t kernels;
+  Text names;
+  uint32_t kernels; /* of the levels before */
 } Tables;
 
-static MiBind bind_of(const Program *p, const Bind *b)
+typedef struct {
+  Arena *a;
+  Tables *t;
+  const Program *p;
+  MiImage *im;
+  Err *e;
+} Build;
+
+static bool place_of(const Build *c, const Bind *b, MiPlace *out)
 {
-  const Buffer *buf = &p->buffers.data[b->buffer];
-  return (MiBind){.offset = buf->offset + b->offset, .space = buf->space};
+  const Buffer *buf = &c->p->buffers.data[b->buffer];
+  uint64_t at = buf->offset + b->offset;
+
+  assert(at % MI_ALIGN == 0);
+  *out = MI_PLACE(buf->space, at);
+  return at / MI_ALIGN < 1u << MI_PLACE_BITS || fail(c->e,
+                                                     "'%s' would lie %llu bytes behind the start: at most 64 "
+                                                     "GiB of weights and of states can be reached",
+                                                     buf->name, (unsigned long long)at);
 }
 
-/* Where the binds of a part stand. */
-static uint32_t share_binds(Arena *a, Tables *t, const Program *p, Slice binds)
+/* Index of a bind's place. Those of one layer are near each other, hence from the end. */
+static bool share_place(const Build *c, const Bind *b, MiBind *out)
 {
-  MiBind *run = NEW_ARRAY(a, MiBind, binds.count);
+  MiPlace place;
 
+  if (!place_of(c, b, &place))
+    return false;
+  uint32_t i = c->t->places.len;
+  while (i-- > 0)
+    if (c->t->places.data[i] == place)
+      break;
+  if (i == UINT32_MAX) {
+    i = c->t->places.len;
+    *PUSH(c->a, c->t->places) = place;
+  }
+  *out = (MiBind)i;
+  return i <= UINT16_MAX || fail(c->e, "the plan has more than %d places in memory", UINT16_MAX + 1);
+}
+
+/* Where a part's binds stand. */
+static bool share_binds(const Build *c, Slice binds, uint32_t *first)
+{
+  MiBind run[MI_MAX_PARAMS];
+  Tables *t = c->t;
+
+  if (binds.count > MI_MAX_PARAMS)
+    return fail(c->e, "a kernel has %u parameters: at most %d are possible", binds.count, MI_MAX_PARAMS);
   for (uint32_t i = 0; i < binds.count; i++)
-    run[i] = bind_of(p, &p->binds.data[binds.first + i]);
-  uint64_t n = binds.count * sizeof *run, hash = hash_bytes(run, n, 0);
+    if (!share_place(c, &c->p->binds.data[binds.first + i], &run[i]))
+      return false;
+  uint64_t hash = hash_bytes(run, binds.count * sizeof *run, 0);
   for (uint32_t i = 0; i < t->known_binds.len; i++) {
     const Known *k = &t->known_binds.data[i];
-    if (k->hash == hash && k->n == n && !memcmp(&t->binds.data[k->at], run, n))
-      return (uint32_t)k->at;
+    *first = k->first;
+    if (k->hash == hash && k->n == binds.count && !memcmp(&t->binds.data[k->first], run, k->n * sizeof *run))
+      return true;
   }
-  *PUSH(a, t->known_binds) = (Known){hash, n, t->binds.len};
+  *first = t->binds.len;
+  *PUSH(c->a, t->known_binds) = (Known){hash, t->binds.len, binds.count};
   for (uint32_t i = 0; i < binds.count; i++)
-    *PUSH(a, t->binds) = run[i];
-  return t->binds.len - binds.count;
+    *PUSH(c->a, t->binds) = run[i];
+  return true;
 }
 
-static uint64_t share_name(Text *head, Tables *t, const char *name)
+/* Launches of equal layers have one name: numbers in it become N. A launch whose name finds no room has none. */
+static uint16_t share_name(const Build *c, const char *name)
 {
-  uint64_t n = strlen(name) + 1, hash = hash_bytes(name, n, 0);
+  enum { MOST = 1 << 15 };
+  Text *names = &c->t->names;
+  char kind[128];
+  uint64_t n = 0;
 
-  for (uint32_t i = 0; i < t->known_names.len; i++) {
-    const Known *k = &t->known_names.data[i];
-    if (k->hash == hash && k->n == n && !memcmp(head->data + k->at, name, n))
-      return k->at;
+  for (; *name && n < sizeof kind - 1; name++)
+    if (*name < '0' || *name > '9')
+      kind[n++] = *name;
+    else if (name[1] < '0' || name[1] > '9')
+      kind[n++] = 'N';
+  kind[n++] = 0;
+  for (uint64_t at = 0; at < names->len; at += strlen(names->data + at) + 1)
+    if (!strcmp(names->data + at, kind))
+      return (uint16_t)at;
+  if (names->len + n > MOST)
+    return 0;
+  text_add(names, kind, n);
+  return (uint16_t)(names->len - n);
+}
+
+/* Number of a part's grid among those of its entry, which begin at `first`. */
+static bool share_grid(const Build *c, const Part *q, uint32_t first, uint16_t *out)
+{
+  Tables *t = c->t;
+  MiGrid grid = {.bytes = q->bytes,
+                 .ops = q->ops,
+                 .grid = q->grid,
+                 .span = q->span,
+                 .kernel = t->kernels + q->kernel,
+                 .n_binds = (uint16_t)q->binds.count,
+                 .per_token = q->per_token};
+  uint32_t i = first;
+
+  while (i < t->grids.len && memcmp(&t->grids.data[i], &grid, sizeof grid))
+    i++;
+  if (i == t->grids.len)
+    *PUSH(c->a, t->grids) = grid;
+  *out = (uint16_t)(i - first);
+  return i - first <= UINT16_MAX || fail(c->e, "the plan has more than %d grids", UINT16_MAX + 1);
+}
+
+static bool add_launch(const Build *c, const Launch *l, uint32_t first_grid)
+{
+  for (uint32_t i = 0; i < l->parts.count; i++) {
+    const Part *q = &c->p->parts.data[l->parts.first + i];
+    MiPart part = {.name = share_name(c, l->name) & 0x7fff, .last = i + 1 == l->parts.count};
+    uint32_t first_bind = 0;
+    uint16_t grid = 0;
+    if (!share_binds(c, q->binds, &first_bind) || !share_grid(c, q, first_grid, &grid))
+      return false;
+    part.first_bind = first_bind;
+    part.grid = grid;
+    *PUSH(c->a, c->t->parts) = part;
   }
-  uint64_t at = append(head, name, n, 1);
-  *PUSH(head->arena, t->known_names) = (Known){hash, n, at};
-  return at;
+  return true;
 }
 
-static void add_parts(Arena *a, Tables *t, const Program *p)
+/* An earlier entry whose parts are those that were added last: these are taken back. */
+static void share_parts(Tables *t, MiEntry *e)
 {
-  for (uint32_t i = 0; i < p->parts.len; i++) {
-    const Part *q = &p->parts.data[i];
-    *PUSH(a, t->parts) = (MiPart){.kernel = t->kernels + q->kernel,
-                                  .grid = q->grid,
-                                  .per_token = q->per_token,
-                                  .first_bind = share_binds(a, t, p, q->binds),
-                                  .n_binds = q->binds.count,
-                                  .span = q->span,
-                                  .bytes = q->bytes,
-                                  .ops = q->ops};
-  }
-}
-
-static void add_launches(Text *head, Tables *t, const Program *p)
-{
-  uint32_t first_part = t->parts.len;
-
-  for (uint32_t i = 0; i < p->launches.len; i++) {
-    const Launch *l = &p->launches.data[i];
-    *PUSH(head->arena, t->launches) =
-        (MiLaunch){first_part + l->parts.first, l->parts.count, share_name(head, t, l->name)};
-  }
-}
-
-static void add_entries(Arena *a, Tables *t, const Program *p, MiImage *im)
-{
-  uint32_t first_launch = t->launches.len;
-
-  for (uint32_t i = 0; i < p->entries.len; i++) {
-    const Entry *e = &p->entries.data[i];
-    MiEntry *out = PUSH(a, t->entries);
-    *out = (MiEntry){.level = t->levels.len,
-                     .first_launch = first_launch + e->launches.first,
-                     .n_launches = e->launches.count,
-                     .tokens = e->tokens,
-                     .has_logits = e->logits_buffer != 0};
-    strncpy(out->name, e->name, sizeof out->name - 1);
-    /* program_place() puts both first, so that they are where the other levels have them */
-    if (e->logits_buffer) {
-      assert(!t->levels.len || im->logits_at == p->buffers.data[e->logits_buffer].offset);
-      im->logits_at = p->buffers.data[e->logits_buffer].offset;
+  for (uint32_t i = 0; i < t->entries.len; i++) {
+    const MiEntry *o = &t->entries.data[i];
+    if (o->n_parts == e->n_parts &&
+        !memcmp(&t->parts.data[o->first_part], &t->parts.data[e->first_part], e->n_parts * sizeof(MiPart))) {
+      t->parts.len = e->first_part;
+      e->first_part = o->first_part;
+      return;
     }
-    assert(t->entries.len == 1 || im->tokens_at == p->buffers.data[e->tokens_buffer].offset);
-    im->tokens_at = p->buffers.data[e->tokens_buffer].offset;
   }
+}
+
+/* program_place() puts token ids and logits first, so that they are where the other levels have them. */
+static void add_ends(const Build *c, const Entry *e)
+{
+  const Buffer *buffers = c->p->buffers.data;
+  MiImage *im = c->im;
+
+  if (e->logits_buffer) {
+    assert(!c->t->levels.len || im->logits_at == buffers[e->logits_buffer].offset);
+    im->logits_at = buffers[e->logits_buffer].offset;
+  }
+  assert(!c->t->entries.len || im->tokens_at == buffers[e->tokens_buffer].offset);
+  im->tokens_at = buffers[e->tokens_buffer].offset;
+}
+
+static bool add_entry(const Build *c, const Entry *e)
+{
+  Tables *t = c->t;
+  MiEntry out = {.level = t->levels.len,
+                 .first_part = t->parts.len,
+                 .first_grid = t->grids.len,
+                 .tokens = e->tokens,
+                 .has_logits = e->logits_buffer != 0};
+
+  for (uint32_t i = 0; i < e->launches.count; i++)
+    if (!add_launch(c, &c->p->launches.data[e->launches.first + i], out.first_grid))
+      return false;
+  strncpy(out.name, e->name, sizeof out.name - 1);
+  out.n_parts = t->parts.len - out.first_part;
+  out.n_grids = t->grids.len - out.first_grid;
+  share_parts(t, &out);
+  add_ends(c, e);
+  *PUSH(c->a, t->entries) = out;
+  return true;
 }
 
 static uint64_t larger(uint64_t a, uint64_t b)
@@ -135,21 +225,23 @@ static uint64_t larger(uint64_t a, uint64_t b)
   return a > b ? a : b;
 }
 
-/* Entries name launches, launches parts: what is named is counted before it is added. */
-static void add_program(Text *head, Tables *t, const Program *p, MiImage *im)
+static bool add_program(const Build *c)
 {
-  Arena *a = head->arena;
+  const Program *p = c->p;
+  MiImage *im = c->im;
+  Tables *t = c->t;
 
-  add_entries(a, t, p, im);
-  add_launches(head, t, p);
-  add_parts(a, t, p);
-  MiLevel *level = PUSH(a, t->levels);
+  for (uint32_t i = 0; i < p->entries.len; i++)
+    if (!add_entry(c, &p->entries.data[i]))
+      return false;
+  MiLevel *level = PUSH(c->a, t->levels);
   *level = (MiLevel){.needs = p->target_needs};
   strncpy(level->name, p->target, sizeof level->name - 1);
   t->kernels += p->kernels.len;
   im->arena_bytes = larger(im->arena_bytes, p->space_bytes[SPACE_ARENA]);
   im->state_bytes = larger(im->state_bytes, p->space_bytes[SPACE_STATE]);
   im->scratch_bytes = larger(im->scratch_bytes, p->space_bytes[SPACE_SCRATCH]);
+  return true;
 }
 
 static uint32_t vocabulary(const Program *p)
@@ -177,27 +269,37 @@ static bool same_weights(const Program *a, const Program *b)
 
 #define PUT(im, t, head, name)                                                                               \
   ((im)->n_##name = (t)->name.len,                                                                           \
-   (im)->name = append(head, (t)->name.data, (t)->name.len * sizeof *(t)->name.data, MI_ALIGN))
+   (im)->name = append(head, (t)->name.data, (t)->name.len * sizeof *(t)->name.data, 8))
 
-void image_build(Arena *a, Program *const *programs, unsigned n, const ImageParts *parts, Image *out)
+static void put_tables(Text *head, const Tables *t, MiImage *im)
+{
+  PUT(im, t, head, places);
+  PUT(im, t, head, binds);
+  PUT(im, t, head, grids);
+  PUT(im, t, head, parts);
+  PUT(im, t, head, entries);
+  PUT(im, t, head, levels);
+  im->names_bytes = t->names.len;
+  im->names = append(head, t->names.data, t->names.len, 1);
+  im->n_kernels = t->kernels;
+}
+
+bool image_build(Arena *a, Program *const *programs, unsigned n, const ImageParts *parts, Image *out, Err *e)
 {
   const Program *p = programs[0];
   Text t = {.arena = a};
-  Tables tables = {.kernels = 0};
+  Tables tables = {.names = {.arena = a}};
   MiImage im = {.version = MI_VERSION, .header_bytes = sizeof im};
 
   memcpy(im.magic, MI_MAGIC, sizeof im.magic);
   text_add(&t, (const char *)&im, sizeof im);
+  text_add(&tables.names, "", 1);
   for (unsigned i = 0; i < n; i++) {
     assert(same_weights(p, programs[i]));
-    add_program(&t, &tables, programs[i], &im);
+    if (!add_program(&(Build){a, &tables, programs[i], &im, e}))
+      return false;
   }
-  PUT(&im, &tables, &t, binds);
-  PUT(&im, &tables, &t, parts);
-  PUT(&im, &tables, &t, launches);
-  PUT(&im, &tables, &t, entries);
-  PUT(&im, &tables, &t, levels);
-  im.n_kernels = tables.kernels;
+  put_tables(&t, &tables, &im);
   im.n_vocab = vocabulary(p);
   im.context = p->context;
   im.about_bytes = strlen(parts->about);
@@ -210,6 +312,7 @@ void image_build(Arena *a, Program *const *programs, unsigned n, const ImagePart
   im.image_bytes = round_up(im.weights + im.weights_bytes, MI_PAGE);
   memcpy(t.data, &im, sizeof im);
   *out = (Image){p, (const uint8_t *)t.data, im.weights, im.image_bytes};
+  return true;
 }
 
 /* ---- weights */

@@ -19,8 +19,9 @@ typedef struct {
 } Image;
 
 /* Builds what stands before the weights, in `a`, from the programs of one module, one for each level in rising
- * order. Kernels are numbered through: those of the first program, then those of the second, ... */
-void image_build(Arena *a, Program *const *programs, unsigned n, const ImageParts *parts, Image *out);
+ * order. Kernels are numbered through: those of the first program, then those of the second, ... Fails if the contract's numbers are too
+ * small for the plan. */
+bool image_build(Arena *a, Program *const *programs, unsigned n, const ImageParts *parts, Image *out, Err *e);
 
 /* Gives the image to `sink` piece by piece, weights laid out on the way: memory use does not grow with
  * the model. Stops and returns false as soon as sink does. */

@@ -160,8 +160,7 @@ bool compile_build(Compile *c, Err *e)
   list_kernels(c);
   model_hash(c->model);
   ImageParts parts = {about(c, a), c->tokenizer, c->tokenizer_bytes};
-  image_build(a, c->programs, c->n_targets, &parts, &c->image);
-  return true;
+  return image_build(a, c->programs, c->n_targets, &parts, &c->image, e);
 }
 
 bool compile_open(Compile *c, const Options *opt, Err *e)

@@ -7,13 +7,7 @@
 
 #include <string.h>
 
-enum {
-  TOKENS_MAX = 1 << 16,
-  CONTEXT_MAX = 1 << 28,
-  VOCAB_MAX = 1 << 24,
-  TOTAL_MAX = INT32_MAX,
-  NAME_MAX_BYTES = 1024
-};
+enum { TOKENS_MAX = 1 << 16, CONTEXT_MAX = 1 << 28, VOCAB_MAX = 1 << 24, TOTAL_MAX = INT32_MAX };
 #define SPACE_MAX ((uint64_t)1 << 46)
 
 typedef struct {
@@ -84,9 +78,11 @@ static bool check_pieces(const Check *c)
   const Piece pieces[] = {
       {"levels", h->levels, h->n_levels, sizeof(MiLevel), 8},
       {"entries", h->entries, h->n_entries, sizeof(MiEntry), 8},
-      {"launches", h->launches, h->n_launches, sizeof(MiLaunch), 8},
+      {"grids", h->grids, h->n_grids, sizeof(MiGrid), 8},
       {"parts", h->parts, h->n_parts, sizeof(MiPart), 8},
       {"binds", h->binds, h->n_binds, sizeof(MiBind), 8},
+      {"places", h->places, h->n_places, sizeof(MiPlace), 8},
+      {"names", h->names, h->names_bytes, 1, 1},
       {"about bytes", h->about, h->about_bytes, 1, 1},
       {"tokenizer bytes", h->tokenizer, h->tokenizer_bytes, 1, 16},
       {"weights", h->weights, h->weights_bytes, 1, MI_PAGE},
@@ -110,70 +106,90 @@ static bool check_levels(const Check *c)
   return true;
 }
 
+static bool check_places(const Check *c)
+{
+  const MiPlace *place = (const void *)(c->base + c->h->places);
+
+  for (uint32_t i = 0; i < c->h->n_places; i++) {
+    uint64_t offset = (uint64_t)(place[i] & ((1u << MI_PLACE_BITS) - 1)) * MI_ALIGN;
+    if (offset >= c->space_bytes[place[i] >> MI_PLACE_BITS]) {
+      mi_out_format(c->why, "place %u is outside its space", i);
+      return false;
+    }
+  }
+  return true;
+}
+
 static bool check_binds(const Check *c)
 {
   const MiBind *bind = (const void *)(c->base + c->h->binds);
 
   for (uint32_t i = 0; i < c->h->n_binds; i++)
-    if (bind[i].space >= MI_SPACE_COUNT || bind[i].offset >= c->space_bytes[bind[i].space]) {
-      mi_out_format(c->why, "bind %u is outside its space", i);
+    if (bind[i] >= c->h->n_places) {
+      mi_out_format(c->why, "bind %u means place %u of %u", i, bind[i], c->h->n_places);
       return false;
     }
   return true;
 }
 
-static bool check_parts(const Check *c)
+static bool check_grids(const Check *c)
 {
-  const MiPart *part = (const void *)(c->base + c->h->parts);
+  const MiGrid *grid = (const void *)(c->base + c->h->grids);
 
-  for (uint32_t i = 0; i < c->h->n_parts; i++) {
-    const MiPart *p = &part[i];
-    if (p->kernel >= c->h->n_kernels) {
-      mi_out_format(c->why, "part %u names kernel %u of %u", i, p->kernel, c->h->n_kernels);
-      return false;
-    }
-    if (p->n_binds > MI_MAX_PARAMS || !inside(p->first_bind, p->n_binds, c->h->n_binds)) {
-      mi_out_format(c->why, "part %u has binds out of range", i);
+  for (uint32_t i = 0; i < c->h->n_grids; i++) {
+    const MiGrid *g = &grid[i];
+    if (g->kernel >= c->h->n_kernels || g->n_binds > MI_MAX_PARAMS) {
+      mi_out_format(c->why, "grid %u runs kernel %u of %u with %u binds", i, g->kernel, c->h->n_kernels,
+                    g->n_binds);
       return false;
     }
   }
   return true;
 }
 
-static bool check_launches(const Check *c)
+/* Names are read to their zero. */
+static bool check_names(const Check *c)
 {
-  const MiLaunch *launch = (const void *)(c->base + c->h->launches);
+  const MiImage *h = c->h;
 
-  for (uint32_t i = 0; i < c->h->n_launches; i++) {
-    const MiLaunch *l = &launch[i];
-    uint64_t room = l->name < c->size ? c->size - l->name : 0;
-    bool named = memchr(c->base + l->name * (room > 0), 0, room < NAME_MAX_BYTES ? room : NAME_MAX_BYTES);
-    if (!named || !inside(l->first_part, l->n_parts, c->h->n_parts)) {
-      mi_out_format(c->why, "launch %u has a name or parts out of range", i);
-      return false;
-    }
-  }
-  return true;
+  if (h->names_bytes && !c->base[h->names + h->names_bytes - 1])
+    return true;
+  mi_out_text(c->why, "the image's names do not end");
+  return false;
 }
 
-/* The iterations of a launch must fit the pool's 31 bits. */
-static bool check_totals(const Check *c, const MiEntry *e)
+static bool check_part(const Check *c, const MiEntry *e, const MiPart *p)
 {
-  const MiLaunch *launch = (const void *)(c->base + c->h->launches);
-  const MiPart *part = (const void *)(c->base + c->h->parts);
+  const MiGrid *grid = (const MiGrid *)(const void *)(c->base + c->h->grids) + e->first_grid;
 
-  for (uint32_t i = e->first_launch; i < e->first_launch + e->n_launches; i++) {
-    uint64_t total = 0;
-    for (uint32_t k = 0; k < launch[i].n_parts; k++) {
-      const MiPart *p = &part[launch[i].first_part + k];
-      total += (uint64_t)p->grid * (p->per_token ? e->tokens : 1);
+  return p->grid < e->n_grids && p->name < c->h->names_bytes &&
+         inside(p->first_bind, grid[p->grid].n_binds, c->h->n_binds);
+}
+
+/* The iterations of a launch must fit the pool's 31 bits, and the last launch must end. */
+static bool check_parts(const Check *c, const MiEntry *e)
+{
+  const MiPart *part = (const MiPart *)(const void *)(c->base + c->h->parts) + e->first_part;
+  const MiGrid *grid = (const MiGrid *)(const void *)(c->base + c->h->grids) + e->first_grid;
+  uint64_t total = 0;
+
+  for (uint32_t i = 0; i < e->n_parts; i++) {
+    if (!check_part(c, e, &part[i])) {
+      mi_out_format(c->why, "part %u is out of range", e->first_part + i);
+      return false;
     }
+    const MiGrid *g = &grid[part[i].grid];
+    total += (uint64_t)g->grid * (g->per_token ? e->tokens : 1);
     if (total > TOTAL_MAX) {
-      mi_out_format(c->why, "launch %u has too many iterations", i);
+      mi_out_format(c->why, "part %u: its launch has too many iterations", e->first_part + i);
       return false;
     }
+    total = part[i].last ? 0 : total;
   }
-  return true;
+  if (!e->n_parts || part[e->n_parts - 1].last)
+    return true;
+  mi_out_format(c->why, "part %u does not end its launch", e->first_part + e->n_parts - 1);
+  return false;
 }
 
 static bool check_entries(const Check *c)
@@ -184,14 +200,15 @@ static bool check_entries(const Check *c)
   for (uint32_t i = 0; i < h->n_entries; i++) {
     const MiEntry *e = &entry[i];
     bool ok = memchr(e->name, 0, sizeof e->name) && (e->level < h->n_levels || !e->level) &&
-              inside(e->first_launch, e->n_launches, h->n_launches) && e->tokens >= 1 &&
-              e->tokens <= TOKENS_MAX && inside(h->tokens_at, 4ull * e->tokens, h->arena_bytes) &&
+              inside(e->first_part, e->n_parts, h->n_parts) &&
+              inside(e->first_grid, e->n_grids, h->n_grids) && e->tokens >= 1 && e->tokens <= TOKENS_MAX &&
+              inside(h->tokens_at, 4ull * e->tokens, h->arena_bytes) &&
               (!e->has_logits || (h->n_vocab && inside(h->logits_at, 4ull * h->n_vocab, h->arena_bytes)));
     if (!ok) {
       mi_out_format(c->why, "entry %u is out of range", i);
       return false;
     }
-    if (!check_totals(c, e))
+    if (!check_parts(c, e))
       return false;
   }
   return true;
@@ -208,6 +225,6 @@ bool mi_check_image(const MiImage *image, uint64_t bytes, MiOut *why)
   c.space_bytes[MI_SPACE_ARENA] = image->arena_bytes;
   c.space_bytes[MI_SPACE_STATE] = image->state_bytes;
   c.space_bytes[MI_SPACE_SCRATCH] = image->scratch_bytes;
-  return check_sizes(&c) && check_pieces(&c) && check_levels(&c) && check_binds(&c) && check_parts(&c) &&
-         check_launches(&c) && check_entries(&c);
+  return check_sizes(&c) && check_pieces(&c) && check_levels(&c) && check_places(&c) && check_binds(&c) &&
+         check_grids(&c) && check_names(&c) && check_entries(&c);
 }

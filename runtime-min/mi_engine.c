@@ -12,7 +12,8 @@ enum { SMALL_WORK = 200000 };
 
 typedef struct {
   const MiEngine *e;
-  const MiLaunch *launch;
+  const MiPart *part;  /* the launch's first */
+  const MiGrid *grids; /* of the entry */
   int32_t args[3];
 } Job;
 
@@ -45,15 +46,21 @@ static Layout plan(const MiImage *h, unsigned n_threads)
   l.arena = place(&l, h->arena_bytes);
   l.scratch = place(&l, l.scratch_each * n_threads);
   l.pointers = place(&l, (uint64_t)n_threads * h->n_binds * sizeof(uint8_t *));
-  l.profile = place(&l, (uint64_t)h->n_launches * sizeof(MiProfileRow));
+  l.profile = place(&l, (uint64_t)h->n_parts * sizeof(MiProfileRow));
   l.pool = place(&l, mi_pool_bytes(n_threads));
   return l;
+}
+
+static uint8_t *pointer(uint8_t *const *base, MiPlace place)
+{
+  return base[place >> MI_PLACE_BITS] + (uint64_t)(place & ((1u << MI_PLACE_BITS) - 1)) * MI_ALIGN;
 }
 
 static void resolve_binds(MiEngine *e, const Layout *l)
 {
   const MiImage *h = e->image;
   const MiBind *bind = in_image(h, h->binds);
+  const MiPlace *place = in_image(h, h->places);
   uint8_t *base[MI_SPACE_COUNT] = {
       [MI_SPACE_WEIGHTS] = (uint8_t *)in_image(h, h->weights), /* kernels only read them */
       [MI_SPACE_ARENA] = e->arena,
@@ -63,7 +70,7 @@ static void resolve_binds(MiEngine *e, const Layout *l)
   for (unsigned t = 0; t < e->n_threads; t++) {
     base[MI_SPACE_SCRATCH] = e->memory + l->scratch + t * l->scratch_each;
     for (uint32_t i = 0; i < h->n_binds; i++)
-      e->pointers[(size_t)t * h->n_binds + i] = base[bind[i].space] + bind[i].offset;
+      e->pointers[(size_t)t * h->n_binds + i] = pointer(base, place[bind[i]]);
   }
 }
 
@@ -137,7 +144,7 @@ bool mi_engine_open(MiEngine *e, const MiImage *image, uint64_t bytes, MiKernel 
     return false;
   e->level = (uint32_t)level;
   e->entries = in_image(image, image->entries);
-  e->launches = in_image(image, image->launches);
+  e->grids = in_image(image, image->grids);
   e->parts = in_image(image, image->parts);
   if (n_threads < 1 || n_threads > MI_POOL_MAX) {
     mi_out_format(why, "%u threads: 1 to %d are possible", n_threads, MI_POOL_MAX);
@@ -174,9 +181,9 @@ int mi_engine_entry(const MiEngine *e, const char *name)
   return -1;
 }
 
-static int64_t iterations(const MiPart *p, int32_t tokens)
+static int64_t iterations(const MiGrid *g, int32_t tokens)
 {
-  return (int64_t)p->grid * (p->per_token ? tokens : 1);
+  return (int64_t)g->grid * (g->per_token ? tokens : 1);
 }
 
 /* Iterations lo .. hi of a launch, whose parts stand one behind the other. */
@@ -184,45 +191,49 @@ static void run_range(void *arg, unsigned thread, int64_t lo, int64_t hi)
 {
   const Job *job = arg;
   const MiEngine *e = job->e;
-  const MiPart *part = e->parts + job->launch->first_part;
+  const MiPart *part = job->part;
   uint8_t *const *pointers = e->pointers + (size_t)thread * e->image->n_binds;
 
-  for (uint32_t k = 0; k < job->launch->n_parts && hi > 0; k++, part++) {
-    int64_t n = iterations(part, job->args[1]), end = hi < n ? hi : n;
+  for (; hi > 0; part++) {
+    const MiGrid *g = &job->grids[part->grid];
+    int64_t n = iterations(g, job->args[1]), end = hi < n ? hi : n;
     if (lo < end)
-      e->kernels[part->kernel](pointers + part->first_bind, job->args, lo, end);
+      e->kernels[g->kernel](pointers + part->first_bind, job->args, lo, end);
     lo = lo > n ? lo - n : 0;
     hi -= n;
   }
 }
 
 typedef struct {
+  const MiPart *last;
   int64_t iterations;
   uint64_t bytes, ops;
   bool small; /* not worth waking anyone */
 } Work;
 
-static Work work_of(const MiEngine *e, const MiLaunch *l, const int32_t *args)
+static Work work_of(const Job *job)
 {
-  uint64_t tokens = (uint64_t)args[1], seen = (uint64_t)args[0] + tokens;
-  const MiPart *part = e->parts + l->first_part;
+  uint64_t tokens = (uint64_t)job->args[1], seen = (uint64_t)job->args[0] + tokens;
   Work w = {0};
   bool known = true;
 
-  for (uint32_t k = 0; k < l->n_parts; k++, part++) {
-    uint64_t times = !part->span ? 1 : seen < part->span ? seen : part->span;
-    w.iterations += iterations(part, args[1]);
-    w.bytes += part->bytes * times;
-    w.ops += part->ops * times * tokens;
-    known &= part->ops != 0; /* bytes alone say nothing of activations */
+  for (const MiPart *part = job->part; !w.last; part++) {
+    const MiGrid *g = &job->grids[part->grid];
+    uint64_t times = !g->span ? 1 : seen < g->span ? seen : g->span;
+    w.iterations += iterations(g, job->args[1]);
+    w.bytes += g->bytes * times;
+    w.ops += g->ops * times * tokens;
+    known &= g->ops != 0; /* bytes alone say nothing of activations */
+    w.last = part->last ? part : NULL;
   }
   w.small = known && w.bytes + w.ops < SMALL_WORK;
   return w;
 }
 
-static void run_launch(MiEngine *e, uint32_t index, Job *job)
+/* Returns the first part of the next launch. */
+static const MiPart *run_launch(MiEngine *e, Job *job)
 {
-  Work w = work_of(e, job->launch, job->args);
+  Work w = work_of(job);
   uint64_t start = e->profiling ? mi_host_clock_ns() : 0;
 
   if (w.small)
@@ -230,12 +241,13 @@ static void run_launch(MiEngine *e, uint32_t index, Job *job)
   else if (w.iterations)
     mi_pool_run(e->pool, run_range, job, w.iterations);
   if (e->profiling) {
-    MiProfileRow *r = &e->profile[index];
+    MiProfileRow *r = &e->profile[job->part - e->parts];
     r->calls++;
     r->ns += mi_host_clock_ns() - start;
     r->bytes += w.bytes;
     r->ops += w.ops;
   }
+  return w.last + 1;
 }
 
 bool mi_engine_run(MiEngine *e, int entry, const int32_t *tokens, uint32_t n, uint32_t pos)
@@ -247,12 +259,11 @@ bool mi_engine_run(MiEngine *e, int entry, const int32_t *tokens, uint32_t n, ui
   const MiEntry *en = &e->entries[entry];
   if (n < 1 || n > en->tokens || pos > h->context || n > h->context - pos)
     return false;
-  Job job = {.e = e, .args = {(int32_t)pos, (int32_t)n, (int32_t)e->top}};
+  const MiPart *part = e->parts + en->first_part, *end = part + en->n_parts;
+  Job job = {.e = e, .grids = e->grids + en->first_grid, .args = {(int32_t)pos, (int32_t)n, (int32_t)e->top}};
   memcpy(e->arena + h->tokens_at, tokens, n * sizeof *tokens);
-  for (uint32_t i = 0; i < en->n_launches; i++) {
-    job.launch = &e->launches[en->first_launch + i];
-    run_launch(e, en->first_launch + i, &job);
-  }
+  for (job.part = part; job.part < end;)
+    job.part = run_launch(e, &job);
   return true;
 }
 

@@ -14,7 +14,7 @@ typedef struct {
 typedef struct {
   const MiImage *image;
   const MiEntry *entries;
-  const MiLaunch *launches;
+  const MiGrid *grids;
   const MiPart *parts;
   MiKernel *const *kernels;
   MiPool *pool;
@@ -25,7 +25,7 @@ typedef struct {
   size_t memory_bytes;
   uint8_t *arena, *state;
   uint8_t **pointers;    /* [thread][bind] */
-  MiProfileRow *profile; /* one for each launch; filled while `profiling` */
+  MiProfileRow *profile; /* one for each part; while `profiling`, a launch's is its first's */
   bool profiling;
 } MiEngine;
 

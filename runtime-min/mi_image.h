@@ -1,18 +1,22 @@
-/* mi_image.h - the contract between compiled code and the runtime, version 1.
+/* mi_image.h - the contract between compiled code and the runtime, version 2.
  *
  * The compiler makes two things: kernels (machine code: an array of functions) and an image (one flat
  * block of read-only bytes: this header, then what its offsets name). All offsets count from the start
  * of the header; all integers are little-endian; the image is page-aligned in memory.
  *
- * The runtime walks an entry point's launches in order. A launch is a parallel region: its parts are
- * independent grids, whose iterations may run in any order on any thread; a barrier ends it. */
+ * The runtime walks an entry point's parts in order. Those up to one that is marked `last` are a launch, a
+ * parallel region: they are independent grids, whose iterations may run in any order on any thread; a barrier
+ * ends it.
+ *
+ * Layers are alike, entry points and levels too: what is equal stands once. A part says which of its entry's
+ * grids runs on which run of binds, binds say which places they mean. */
 #ifndef MI_IMAGE_H
 #define MI_IMAGE_H
 
 #include <stdint.h>
 
 #define MI_MAGIC   "micc img"
-#define MI_VERSION 1u
+#define MI_VERSION 2u
 enum { MI_PAGE = 4096, MI_ALIGN = 64 };
 
 /* Runs grid iterations lo <= i < hi.
@@ -24,27 +28,32 @@ typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int6
 enum { MI_SPACE_WEIGHTS, MI_SPACE_ARENA, MI_SPACE_STATE, MI_SPACE_SCRATCH, MI_SPACE_COUNT };
 enum { MI_MAX_PARAMS = 16 };
 
-/* A kernel's parameter: a place in one of the spaces. */
-typedef struct {
-  uint64_t offset : 56;
-  uint64_t space : 8;
-} MiBind;
+/* What a kernel's parameter points to, as one number: the space in the top two bits, below it the offset there
+ * in units of MI_ALIGN bytes. */
+typedef uint32_t MiPlace;
+enum { MI_PLACE_BITS = 30 };
+#define MI_PLACE(space, offset) ((MiPlace)(space) << MI_PLACE_BITS | (MiPlace)((offset) / MI_ALIGN))
 
+/* A kernel's parameter: index in the table of places. */
+typedef uint16_t MiBind;
+
+/* A kernel and how often it runs. */
 typedef struct {
-  uint32_t kernel; /* index in the table of kernels */
+  uint64_t bytes;  /* of weights or states that it streams: for profiles, and to see what is worth a thread */
+  uint64_t ops;    /* multiply-adds for one token, for profiles; 0: not known */
   uint32_t grid;   /* iterations; times the number of tokens of the call if per_token */
-  uint32_t per_token;
-  uint32_t first_bind; /* its parameters: binds[first_bind ..] */
-  uint32_t n_binds;
-  uint32_t span;  /* 0, or: bytes and ops are for each position that a token sees, at most so many */
-  uint64_t bytes; /* of weights or states that it streams: for profiles, and to see what is worth a thread */
-  uint64_t ops;   /* multiply-adds for one token, for profiles; 0: not known */
-} MiPart;
+  uint32_t span;   /* 0, or: bytes and ops are for each position that a token sees, at most so many */
+  uint32_t kernel; /* index in the table of kernels */
+  uint16_t n_binds;
+  uint16_t per_token;
+} MiGrid;
 
 typedef struct {
-  uint32_t first_part, n_parts;
-  uint64_t name; /* offset of a zero-terminated text */
-} MiLaunch;
+  uint32_t first_bind; /* its parameters: binds[first_bind ..] */
+  uint16_t grid;       /* of those of its entry: grids[first_grid + grid] */
+  uint16_t name : 15;  /* of its launch: offset in the names, of a zero-terminated text */
+  uint16_t last : 1;   /* ends the launch */
+} MiPart;
 
 /* What a processor must have to run a level's kernels. */
 enum {
@@ -64,11 +73,12 @@ typedef struct {
 } MiLevel;
 
 typedef struct {
-  char name[12];  /* "decode", "prefill" */
-  uint32_t level; /* index of the level that it is for; 0 if the image has none */
-  uint32_t first_launch, n_launches;
-  uint32_t tokens;     /* at most so many tokens in a call */
-  uint32_t has_logits; /* decode: logits are written */
+  char name[12];                /* "decode", "prefill" */
+  uint32_t level;               /* index of the level that it is for; 0 if the image has none */
+  uint32_t first_part, n_parts; /* whole launches; levels may share them, */
+  uint32_t first_grid, n_grids; /* since each has grids of its own */
+  uint32_t tokens;              /* at most so many tokens in a call */
+  uint32_t has_logits;          /* decode: logits are written */
 } MiEntry;
 
 typedef struct {
@@ -76,14 +86,14 @@ typedef struct {
   uint32_t version;
   uint32_t header_bytes;
   uint64_t image_bytes;
-  uint32_t n_kernels, n_entries, n_launches, n_parts, n_binds;
+  uint32_t n_kernels, n_entries, n_grids, n_parts, n_binds, n_places;
   uint32_t n_vocab; /* length of a row of logits */
   uint32_t context; /* capacity of the states, in tokens */
   uint32_t has_tokenizer;
-  uint32_t n_levels; /* 0: one, that runs everywhere */
-  uint32_t reserved;
+  uint32_t n_levels;                                /* 0: one, that runs everywhere */
   uint64_t levels;                                  /* offset of the array */
-  uint64_t entries, launches, parts, binds;         /* offsets of the arrays */
+  uint64_t entries, grids, parts, binds, places;    /* offsets of the arrays */
+  uint64_t names, names_bytes;                      /* offset; the last byte is zero */
   uint64_t arena_bytes, state_bytes, scratch_bytes; /* scratch: of one thread; state starts zeroed */
   uint64_t tokens_at;                  /* in the arena: int32[tokens of the entry], set by the runtime */
   uint64_t logits_at;                  /* in the arena: float[n_vocab] after decode */
@@ -92,8 +102,8 @@ typedef struct {
   uint64_t weights, weights_bytes;     /* page-aligned */
 } MiImage;
 
-_Static_assert(sizeof(MiBind) == 8 && sizeof(MiPart) == 40 && sizeof(MiLaunch) == 16, "contract, version 1");
-_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 32 && sizeof(MiImage) == 192,
-               "contract, version 1");
+_Static_assert(sizeof(MiGrid) == 32 && sizeof(MiPart) == 8, "contract, version 2");
+_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 40 && sizeof(MiImage) == 216,
+               "contract, version 2");
 
 #endif

@@ -108,48 +108,6 @@ void mi_report_version(const MiImage *h, const char *name, MiOut *out)
 
 /* ---- profile */
 
-static bool is_digit(char c)
-{
-  return c >= '0' && c <= '9';
-}
-
-/* Names that differ in numbers only, as those of equal layers do. */
-static bool same_kind(const char *a, const char *b)
-{
-  while (*a && *b) {
-    if (is_digit(*a) != is_digit(*b) || (!is_digit(*a) && *a != *b))
-      return false;
-    if (!is_digit(*a)) {
-      a++, b++;
-      continue;
-    }
-    for (; is_digit(*a); a++) {
-    }
-    for (; is_digit(*b); b++) {
-    }
-  }
-  return *a == *b;
-}
-
-static void put_kind(MiOut *out, const char *name)
-{
-  char text[48];
-  size_t n = 0;
-
-  for (; *name && n < sizeof text - 1; name++)
-    if (!is_digit(*name))
-      text[n++] = *name;
-    else if (!is_digit(name[1]))
-      text[n++] = 'N';
-  text[n] = 0;
-  mi_out_format(out, "  %-26s", text);
-}
-
-static const char *launch_name(const MiEngine *e, uint32_t i)
-{
-  return (const char *)e->image + e->launches[i].name;
-}
-
 static void add_row(MiProfileRow *sum, const MiProfileRow *r)
 {
   sum->calls += r->calls;
@@ -158,12 +116,13 @@ static void add_row(MiProfileRow *sum, const MiProfileRow *r)
   sum->ops += r->ops;
 }
 
-/* All launches of an entry of the kind of launch `first`; false if an earlier launch is of that kind. */
-static bool sum_kind(const MiEngine *e, const MiEntry *en, uint32_t first, MiProfileRow *sum)
+/* All launches of an entry that have the name of `first`; false if an earlier launch has it. Parts that begin no
+ * launch have empty rows. */
+static bool sum_named(const MiEngine *e, const MiEntry *en, uint32_t first, MiProfileRow *sum)
 {
   *sum = (MiProfileRow){0};
-  for (uint32_t i = en->first_launch; i < en->first_launch + en->n_launches; i++) {
-    if (!same_kind(launch_name(e, i), launch_name(e, first)))
+  for (uint32_t i = en->first_part; i < en->first_part + en->n_parts; i++) {
+    if (e->parts[i].name != e->parts[first].name)
       continue;
     if (i < first)
       return false;
@@ -182,17 +141,18 @@ static void put_row(MiOut *out, const MiProfileRow *r, uint64_t total_ns)
 
 static void profile_entry(const MiEngine *e, const MiEntry *en, MiOut *out)
 {
+  const char *names = (const char *)e->image + e->image->names;
   MiProfileRow all = {0}, row;
 
-  for (uint32_t i = 0; i < en->n_launches; i++)
-    add_row(&all, &e->profile[en->first_launch + i]);
+  for (uint32_t i = 0; i < en->n_parts; i++)
+    add_row(&all, &e->profile[en->first_part + i]);
   if (!all.calls)
     return;
   mi_out_format(out, "%-28s %8s %11s %7s %8s %9s\n", en->name, "calls", "ms", "share", "GB/s", "Gop/s");
-  for (uint32_t i = en->first_launch; i < en->first_launch + en->n_launches; i++) {
-    if (!sum_kind(e, en, i, &row))
+  for (uint32_t i = en->first_part; i < en->first_part + en->n_parts; i++) {
+    if (!sum_named(e, en, i, &row))
       continue;
-    put_kind(out, launch_name(e, i));
+    mi_out_format(out, "  %-26s", names + e->parts[i].name);
     put_row(out, &row, all.ns);
   }
   mi_out_format(out, "%-28s", "  all");

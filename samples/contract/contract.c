@@ -61,9 +61,10 @@ MiKernel *const mi_kernels[N_KERNELS] = {embed, keep, head};
 typedef struct {
   MiImage header;
   MiEntry entries[2];
-  MiLaunch launches[4];
   MiPart parts[5];
-  MiBind binds[14];
+  MiGrid grids[5];
+  MiPlace places[6];
+  MiBind binds[9];
   char about[32];
   char names[24];
   _Alignas(MI_PAGE) float table[VOCAB];
@@ -81,15 +82,19 @@ static const Image image = {
                .image_bytes = sizeof(Image),
                .n_kernels = N_KERNELS,
                .n_entries = 2,
-               .n_launches = 4,
                .n_parts = 5,
-               .n_binds = 14,
+               .n_grids = 5,
+               .n_places = 6,
+               .n_binds = 9,
                .n_vocab = VOCAB,
                .context = CONTEXT,
                .entries = AT(entries),
-               .launches = AT(launches),
                .parts = AT(parts),
+               .grids = AT(grids),
+               .places = AT(places),
                .binds = AT(binds),
+               .names = AT(names),
+               .names_bytes = sizeof((Image *)0)->names,
                .arena_bytes = ARENA_BYTES,
                .state_bytes = CONTEXT * 4,
                .scratch_bytes = MI_ALIGN,
@@ -99,31 +104,29 @@ static const Image image = {
                .about_bytes = 25,
                .weights = AT(table),
                .weights_bytes = VOCAB * 4},
-    .entries = {{.name = "prefill", .first_launch = 0, .n_launches = 2, .tokens = TILE},
-                {.name = "decode", .first_launch = 2, .n_launches = 2, .tokens = 1, .has_logits = 1}},
-    .launches = {{.first_part = 0, .n_parts = 1, .name = AT(names)},
-                 {.first_part = 1, .n_parts = 1, .name = AT(names) + 6},
-                 {.first_part = 2, .n_parts = 1, .name = AT(names)},
-                 {.first_part = 3, .n_parts = 2, .name = AT(names) + 11}},
-    .parts = {{.kernel = 0, .grid = 1, .per_token = 1, .first_bind = 0, .n_binds = 3},
-              {.kernel = 1, .grid = 1, .per_token = 1, .first_bind = 3, .n_binds = 2},
-              {.kernel = 0, .grid = 1, .first_bind = 5, .n_binds = 3},
-              {.kernel = 2, .grid = VOCAB, .first_bind = 8, .n_binds = 4, .bytes = VOCAB * 4, .ops = VOCAB},
-              {.kernel = 1, .grid = 1, .first_bind = 12, .n_binds = 2}},
-    .binds = {{.space = MI_SPACE_WEIGHTS},
-              {TOKENS, MI_SPACE_ARENA},
-              {X, MI_SPACE_ARENA},
-              {X, MI_SPACE_ARENA},
-              {.space = MI_SPACE_STATE},
-              {.space = MI_SPACE_WEIGHTS},
-              {TOKENS, MI_SPACE_ARENA},
-              {X, MI_SPACE_ARENA},
-              {.space = MI_SPACE_WEIGHTS},
-              {X, MI_SPACE_ARENA},
-              {LOGITS, MI_SPACE_ARENA},
-              {.space = MI_SPACE_SCRATCH},
-              {X, MI_SPACE_ARENA},
-              {.space = MI_SPACE_STATE}},
+    .entries = {{.name = "prefill", .first_part = 0, .n_parts = 2, .n_grids = 2, .tokens = TILE},
+                {.name = "decode",
+                 .first_part = 2,
+                 .n_parts = 3,
+                 .first_grid = 2,
+                 .n_grids = 3,
+                 .tokens = 1,
+                 .has_logits = 1}},
+    .parts = {{.grid = 0, .first_bind = 0, .name = 0, .last = 1}, /* embed */
+              {.grid = 1, .first_bind = 7, .name = 6, .last = 1}, /* keep */
+              {.grid = 0, .first_bind = 0, .name = 0, .last = 1}, /* embed */
+              {.grid = 1, .first_bind = 3, .name = 11},           /* head, keep */
+              {.grid = 2, .first_bind = 7, .name = 11, .last = 1}},
+    .grids = {{.kernel = 0, .grid = 1, .per_token = 1, .n_binds = 3},
+              {.kernel = 1, .grid = 1, .per_token = 1, .n_binds = 2},
+              {.kernel = 0, .grid = 1, .n_binds = 3},
+              {.kernel = 2, .grid = VOCAB, .n_binds = 4, .bytes = VOCAB * 4, .ops = VOCAB},
+              {.kernel = 1, .grid = 1, .n_binds = 2}},
+    .places = {MI_PLACE(MI_SPACE_WEIGHTS, 0), MI_PLACE(MI_SPACE_ARENA, TOKENS), MI_PLACE(MI_SPACE_ARENA, X),
+               MI_PLACE(MI_SPACE_ARENA, LOGITS), MI_PLACE(MI_SPACE_SCRATCH, 0), MI_PLACE(MI_SPACE_STATE, 0)},
+    .binds = {0, 1, 2,    /* embed: table, tokens, x */
+              0, 2, 3, 4, /* head: table, x, logits, scratch */
+              2, 5},      /* keep: x, state */
     .about = "model: a counter by hand\n",
     .names = "embed\0keep\0head, keep",
     .table = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},

@@ -98,8 +98,7 @@ static bool build(Model *m, Err *e)
   if (table_bytes)
     use_tokenizer(table);
   ImageParts parts = {"about", table, table_bytes};
-  image_build(&m->arena, programs, n, &parts, &image);
-  return check_image(&image, e);
+  return image_build(&m->arena, programs, n, &parts, &image, e) && check_image(&image, e);
 }
 
 static bool compile(const Bytes *b, Err *e)

@@ -56,7 +56,8 @@ static void load_weights(Run *r)
   Image im;
   Text t = {.arena = r->a};
 
-  image_build(r->a, &(Program *){r->p}, 1, &(ImageParts){"", NULL, 0}, &im);
+  Err e = {0};
+  cr_assert(image_build(r->a, &(Program *){r->p}, 1, &(ImageParts){"", NULL, 0}, &im, &e));
   cr_assert(image_write(&im, collect, &t));
   cr_assert_eq(t.len, im.bytes);
   r->space[SPACE_WEIGHTS] = aligned(r->a, im.bytes - im.head_bytes);

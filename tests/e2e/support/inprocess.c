@@ -58,7 +58,8 @@ static bool make_image(InProgram *p, Program *prog, Err *e)
   Image im;
   ImageParts parts = {"model: of a test\n", NULL, 0};
 
-  image_build(&p->model->arena, &prog, 1, &parts, &im);
+  if (!image_build(&p->model->arena, &prog, 1, &parts, &im, e))
+    return false;
   void *at = mmap(NULL, im.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED)
     return fail(e, "no memory for the image");
