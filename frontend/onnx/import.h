@@ -220,8 +220,7 @@ Val im_pad_axis(Import *im, Val v, uint32_t axis, int64_t lo, int64_t hi, Val va
 
 Val im_gather(Import *im, Val data, Val indices, uint32_t axis); /* indices are clamped, not wrapped */
 Val im_wrap_indices(Import *im, Val indices, int64_t n);         /* adds n to negative ones */
-/* im_scatter reduces with "none", "add", "mul", "max", "min": see OP_scatter. */
-Val im_scatter(Import *im, Val data, Val indices, Val updates, const char *reduce);
+Val im_scatter(Import *im, Val data, Val indices, Val updates, ScatterReduce reduce);
 
 Val im_reduce(Import *im, Op op, Val v, uint32_t axes, bool keep); /* OP_reduce_*; axes: bit mask */
 Val im_sum(Import *im, Val v, uint32_t axes, bool keep);
@@ -233,8 +232,8 @@ Val im_topk(Import *im, Val v, int64_t count, bool largest); /* i64 indices alon
 
 Val im_matmul(Import *im, Val a, Val b); /* both of rank 2 or more; batch dimensions broadcast */
 Val im_conv(Import *im, Val x, Val w, Val bias,
-            const struct Window *win); /* core layout, channels last; bias may be 0 */
-Val im_pool(Import *im, Op op, Val x, const struct Window *win); /* OP_pool_max, OP_pool_sum; channels last */
+            const Window *win); /* core layout, channels last; bias may be 0 */
+Val im_pool(Import *im, Op op, Val x, const Window *win); /* OP_pool_max, OP_pool_sum; channels last */
 Val im_channels_last(Import *im, Val v);                         /* [N, C, ..] -> [N, .., C] */
 Val im_channels_first(Import *im, Val v);                        /* [N, .., C] -> [N, C, ..] */
 
