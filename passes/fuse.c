@@ -1,15 +1,19 @@
 /* fuse.c - groups nodes into launches: each launch is one parallel region with a barrier at its end.
  * needs: verified graph; keeps: nodes, order, types, meaning; sets: Node.launch
  *
- * Three kinds of launches take more than one node:
- *   products   linears of one input run side by side (Q|K|V); elementwise nodes of the result's shape become
- * their epilogue (bias, residual, gate * up), and join the products they combine; rows       ops that work
- * along the last axis (norms, softmax, quantisation, rope, cache writes, elementwise) are done row by row,
- * one after the other, when they have the same rows; others     one node a launch. A row launch also takes
- * independent parts: nodes whose inputs all stand before it. */
+ * Which launches take more than one node:
+ *   products: linears of one input run side by side (Q|K|V); elementwise nodes of the result's shape become
+ *     their epilogue (bias, residual, gate * up), and join the products they combine; so does its quantisation;
+ *   rows: ops that work along the last axis (norms, softmax, quantisation, rope, cache writes, elementwise) are done
+ *     row by row, one after the other, when they have the same rows; independent parts too: nodes whose inputs all
+ *     stand before it;
+ *   attention, with the quantisation of its result.
+ *   any, with rope's tables.
+ * All others are a launch of their own. */
 #include "passes/lower/lower.h"
 #include "passes/passes.h"
 #include "passes/rewrite.h"
+#include "runtime-min/mi_image.h" /* MI_MAX_PARAMS */
 
 typedef enum { KIND_LEAF, KIND_PRODUCT, KIND_ROWS, KIND_SOLO } Kind;
 
@@ -17,6 +21,7 @@ typedef struct {
   Kind kind;
   Val input; /* of products: what they all multiply */
   uint32_t nodes;
+  bool quantised; /* one of its results is */
 } Group;
 
 typedef struct {
@@ -26,7 +31,7 @@ typedef struct {
   uint32_t *ready;     /* per node: the launch after which it is there; 0: from the start */
 } Fuse;
 
-enum { MAX_PART_NODES = 24 };
+enum { MAX_PART_NODES = 24, Q8A_ARRAYS = 4 };
 
 static Kind kind_of(const Graph *g, Val v)
 {
@@ -149,12 +154,61 @@ static bool fits_rows(const Fuse *f, Val v, uint32_t launch)
   return true;
 }
 
+/* How many buffers the product launch's kernel takes, if nodes read by later ones than `v` are stored. */
+static uint32_t buffers(const Fuse *f, uint32_t launch, Val v)
+{
+  uint32_t n = 2 * Q8A_ARRAYS + 1; /* what is multiplied, what is made of it, scratch */
+
+  for (Val u = 1; u < f->g->nodes.len; u++) {
+    const Node *node = graph_node(f->g, u);
+    for (uint32_t i = 0; i < node->in.count; i++) {
+      const Node *in = graph_node(f->g, graph_in(f->g, u, i));
+      bool from = in->launch == launch, to = node->launch == launch || u == v;
+      bool given = node->op == OP_linear && i == 0;
+      n += from != to && !given && in->op != OP_const;
+    }
+  }
+  return n;
+}
+
+/* A quantised value is made by what makes its numbers: attention, head by head, if heads are whole blocks; a product's
+ * epilogue, two panels at a time. */
+static bool fits_quant(const Fuse *f, Val v, uint32_t launch)
+{
+  Val in = graph_in(f->g, v, 0), of = in;
+  Kind kind = f->groups.data[launch].kind;
+
+  while (lower_is_view(f->g, of))
+    of = graph_in(f->g, of, 0);
+  const Node *n = graph_node(f->g, of);
+  if (n->launch != launch || f->groups.data[launch].quantised)
+    return false;
+  if (n->op == OP_attention)
+    return type_last(&n->type) % QBLOCK == 0;
+  return kind == KIND_PRODUCT && in == of && n->type.rank == 2 && buffers(f, launch, v) <= MI_MAX_PARAMS;
+}
+
+static uint32_t place_quant(Fuse *f, Val v)
+{
+  uint32_t latest = inputs_ready(f, v);
+
+  if (!latest || !fits_quant(f, v, latest))
+    return 0;
+  f->groups.data[latest].quantised = true;
+  return latest;
+}
+
 static uint32_t place_rows(Fuse *f, Val v)
 {
+  uint32_t joined = graph_node(f->g, v)->op == OP_quant ? place_quant(f, v) : 0;
+  if (joined)
+    return joined;
+
   uint32_t latest = inputs_ready(f, v);
   const Group *g = latest ? &f->groups.data[latest] : NULL;
 
-  if (g && g->kind == KIND_PRODUCT && g->nodes < MAX_PART_NODES && fits_epilogue(f, v, latest))
+  if (g && g->kind == KIND_PRODUCT && g->nodes < MAX_PART_NODES && fits_epilogue(f, v, latest) &&
+      (!g->quantised || buffers(f, latest, v) <= MI_MAX_PARAMS))
     return latest;
   if (g && g->kind == KIND_ROWS && g->nodes < MAX_PART_NODES && fits_rows(f, v, latest))
     return latest;
@@ -162,6 +216,16 @@ static uint32_t place_rows(Fuse *f, Val v)
     if (f->groups.data[i].kind == KIND_ROWS && f->groups.data[i].nodes < MAX_PART_NODES)
       return i;
   return start(f, KIND_ROWS, 0);
+}
+
+/* Tables that depend on the position alone are made beside whatever comes first: then they stand in nobody's way. */
+static uint32_t place_solo(Fuse *f, Val v)
+{
+  uint32_t first = inputs_ready(f, v) + 1;
+
+  if (graph_node(f->g, v)->op == OP_rope_table && first < f->groups.len)
+    return first;
+  return start(f, KIND_SOLO, 0);
 }
 
 Graph *pass_fuse(const Graph *g, Err *e)
@@ -177,7 +241,7 @@ Graph *pass_fuse(const Graph *g, Err *e)
     case KIND_LEAF: break;
     case KIND_PRODUCT: launch = place_product(&f, v); break;
     case KIND_ROWS: launch = place_rows(&f, v); break;
-    case KIND_SOLO: launch = start(&f, KIND_SOLO, 0); break;
+    case KIND_SOLO: launch = place_solo(&f, v); break;
     }
     graph_node(f.g, v)->launch = launch;
     f.groups.data[launch].nodes++;

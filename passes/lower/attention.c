@@ -15,7 +15,10 @@ enum { MAX_HEADS = 7, MAX_CHUNK = 8, SLOTS = 4, COLUMNS = 4 };
 typedef struct {
   Lower *l;
   const Node *n;
-  uint16_t q, keys, values, out, scratch;
+  uint16_t q, keys, values, scratch;
+  bool stored;                       /* the result is wanted in 32 bits */
+  uint16_t out;                      /* there */
+  Val quantised;                     /* the node that wants it in 8 bits, 0: none */
   uint16_t key_scales, value_scales; /* q8_0 states */
   bool blocks;                       /* states are q8_0 */
   KElem elem;                        /* of the states */
@@ -24,6 +27,7 @@ typedef struct {
   unsigned lanes;    /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
   int64_t tile;      /* positions */
   KVal q_at;         /* element where the first head's query, and its result, start */
+  KVal block;        /* the block of a quantised result where the first head starts */
   KVal pos, low;     /* idx: the token's position; the first position it sees */
   KVal kv_head;
 } Attention;
@@ -374,6 +378,8 @@ static void walk_tiles(Attention *a, Running *run)
   k_end(k, next, 2 * a->together);
 }
 
+/* ---- results: to memory, or scaled in scratch and quantised from there */
+
 typedef struct {
   Attention *a;
   KVal inverse[MAX_HEADS];
@@ -382,14 +388,31 @@ typedef struct {
 static void finish_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
 {
   Finish *f = ctx;
+  Attention *a = f->a;
   Kernel *k = l->k;
   KType t = ktype(KE_f32, lanes);
 
-  for (unsigned h = 0; h < f->a->together; h++) {
-    KVal acc = k_load(k, t, f->a->scratch, j, acc_at(f->a, h) + off);
-    KVal at = idx_add(k, f->a->q_at, j);
-    k_store(k, f->a->out, at, h * f->a->size + off, mul(k, acc, k_splat(k, t, f->inverse[h])));
+  for (unsigned h = 0; h < a->together; h++) {
+    KVal acc = k_load(k, t, a->scratch, j, acc_at(a, h) + off);
+    KVal y = mul(k, acc, k_splat(k, t, f->inverse[h]));
+    if (a->stored)
+      k_store(k, a->out, idx_add(k, a->q_at, j), h * a->size + off, y);
+    if (a->quantised)
+      k_store(k, a->scratch, j, acc_at(a, h) + off, y);
   }
+}
+
+/* Heads are whole blocks, and lie side by side in scratch. */
+static void quantise(Attention *a)
+{
+  Kernel *k = a->l->k;
+  Q8a to = lower_q8a_value(a->l, a->quantised, KA_WRITE);
+  KVal b = k_loop(k, k_idx(k, 0), k_idx(k, a->together * a->size / QBLOCK), 1), x[QBLOCK / 4];
+
+  for (unsigned i = 0; i < QBLOCK / a->lanes; i++)
+    x[i] = k_load(k, ktype(KE_f32, a->lanes), a->scratch, idx_mul(k, b, QBLOCK), acc_at(a, 0) + i * a->lanes);
+  lower_quant_block(a->l, &to, idx_add(k, a->block, b), x);
+  k_end(k, NULL, 0);
 }
 
 /* ---- the kernel */
@@ -423,6 +446,8 @@ static void find_place(Attention *a, const Type *t)
 
   a->kv_head = k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads));
   a->q_at = idx_add(k, idx_mul(k, token, lower_stride(t)), idx_mul(k, head, a->size));
+  if (a->quantised)
+    a->block = idx_add(k, idx_mul(k, token, a->heads * a->size / QBLOCK), idx_mul(k, head, a->size / QBLOCK));
   a->pos = idx_add(k, k_arg(k, 0), token);
   a->low = k_idx(k, 0);
   if (a->n->attr.attention.window)
@@ -440,8 +465,9 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   Running run;
   Finish f = {.a = &a};
 
-  assert(n == 1);
-  (void)n;
+  assert(n <= 2);
+  a.stored = l->outside[v];
+  a.quantised = n > 1 ? nodes[1] : 0;
   a.slots = lower_slots(l, state);
   a.elem = lower_state_elem(state);
   a.blocks = state->dtype == DT_Q8_0;
@@ -459,7 +485,8 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
     a.value_scales =
         lower_param(l, l->state_buffer[values], lower_state_scales(l, state), KE_f16, KA_READ, "vscales");
   }
-  a.out = lower_value(l, v, KA_WRITE);
+  if (a.stored)
+    a.out = lower_value(l, v, KA_WRITE);
   a.scratch = lower_scratch(l, (uint64_t)acc_at(&a, a.together) * 4);
   find_place(&a, &t);
   lower_columns(l, a.size, clear_columns, &a);
@@ -467,6 +494,8 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   for (unsigned h = 0; h < a.together; h++)
     f.inverse[h] = k_op2(l->k, K_div, k_flt(l->k, 1, 1.0), run.sum[h]);
   lower_columns(l, a.size, finish_columns, &f);
+  if (a.quantised)
+    quantise(&a);
   int64_t grid = a.heads / a.together;
   bool per_token = lower_per_token(l, &t);
   uint64_t row = (uint64_t)(a.kv_heads * a.size), window = (uint64_t)a.n->attr.attention.window;

@@ -3,10 +3,12 @@
  * One grid iteration makes 16 rows of the result (a panel, see panel.h) for every token of the call, in tiles
  * of as many tokens as the target's registers hold. Lanes are rows, so there is never a horizontal sum. Each
  * result is summed over k in the same order whatever the tile, so one token alone (decode) and a tile of
- * tokens (prefill) give the same bits.
+ * tokens (prefill) give the same bits. Where registers hold one token only, decode's kernel is prefill's too.
  *
- * Several products with one input, combined by elementwise nodes (gate and up), share an iteration: their
- * sums meet in registers, and the elementwise nodes are the epilogue. */
+ * Several products with one input, combined by elementwise nodes (gate and up), share an iteration: the elementwise
+ * nodes are the epilogue. A short one takes the sums from registers. Else the sums go through scratch, and the epilogue
+ * is a loop over tokens and vectors, so that its code is there once. If it ends with a quantised value, an iteration makes
+ * two panels: a block of 32 columns. */
 #include "passes/lower/dot.h"
 #include "passes/lower/lower.h"
 #include "passes/lower/panel.h"
@@ -25,9 +27,11 @@ typedef struct {
   Lower *l;
   const Val *nodes;
   uint32_t n;
-  KVal panel;           /* idx: the grid iteration */
+  KVal panel;           /* idx: in this iteration */
   KVal token;           /* idx: first token of the tile */
   unsigned tile;        /* tokens in a tile */
+  unsigned panels;      /* of an iteration */
+  bool shared;          /* decode and prefill have one kernel */
   unsigned lanes, vecs; /* f32 lanes of a vector; vectors of a panel */
   Val product[8];       /* the linear nodes, and their sums */
   Sums *sums;
@@ -111,7 +115,7 @@ static void zero_sums(const Linear *c, Sums *s)
 /* One token alone reads each weight once, from memory; a tile of tokens reads it again from the cache. */
 static bool streams(const Linear *c)
 {
-  return c->l->g->tokens == 1;
+  return c->l->g->tokens == 1 || c->shared;
 }
 
 static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
@@ -325,10 +329,32 @@ static void product(const Linear *c, Val v, Sums *out)
 
 typedef struct {
   const Linear *c;
-  unsigned m, i; /* token in the tile, vector in the panel */
+  unsigned m, i; /* sums in registers: token in the tile, vector in the panel */
+  KVal at;       /* else: where those of the first product are in scratch */
   KVal row, column;
-  KVal *memo; /* per node of the part */
+  int64_t off;   /* to add to the column */
+  KVal memo[64]; /* per node of the part */
 } Epilogue;
+
+/* Scratch: for each product, for each token of the tile, the columns of an iteration. */
+static int64_t sums_at(const Linear *c, uint32_t product)
+{
+  return (int64_t)product * c->tile * c->panels * PANEL_ROWS;
+}
+
+static uint16_t scratch(const Linear *c)
+{
+  return lower_scratch(c->l, (uint64_t)sums_at(c, c->n_products) * sizeof(float));
+}
+
+static KVal sum_value(const Epilogue *p, uint32_t product)
+{
+  const Linear *c = p->c;
+
+  if (!p->at)
+    return c->sums[product].v[p->m][p->i];
+  return k_load(c->l->k, vec(c, KE_f32, 1), scratch(c), p->at, sums_at(c, product));
+}
 
 static KVal epilogue_value(Epilogue *p, Val v)
 {
@@ -337,12 +363,12 @@ static KVal epilogue_value(Epilogue *p, Val v)
   Val base = lower_base(l, v);
   const Node *n = graph_node(l->g, base);
 
-  for (uint32_t i = 0; i < c->n_products; i++)
-    if (c->product[i] == base)
-      return c->sums[i].v[p->m][p->i];
   for (uint32_t i = 0; i < c->n; i++) {
     if (c->nodes[i] != base)
       continue;
+    for (uint32_t j = 0; j < c->n_products && !p->memo[i]; j++)
+      if (c->product[j] == base)
+        p->memo[i] = sum_value(p, j);
     if (!p->memo[i]) {
       KVal a = epilogue_value(p, graph_in(l->g, base, 0));
       KVal b = n->in.count > 1 ? epilogue_value(p, graph_in(l->g, base, 1)) : 0;
@@ -352,42 +378,105 @@ static KVal epilogue_value(Epilogue *p, Val v)
   }
   const Type *full = &graph_node(l->g, c->product[0])->type;
   KVal start = lower_row_start(l, v, full, p->row);
-  return lower_operand(l, v, full, start, p->column, p->i * c->lanes, c->lanes);
+  return lower_operand(l, v, full, start, p->column, p->off, c->lanes);
 }
 
-static void epilogue(const Linear *c)
+static Val quantised(const Linear *c)
 {
-  Lower *l = c->l;
-  Kernel *k = l->k;
-  Epilogue p = {.c = c, .column = idx_mul(k, c->panel, PANEL_ROWS)};
-  KVal memo[64];
+  for (uint32_t i = 0; i < c->n; i++)
+    if (graph_node(c->l->g, c->nodes[i])->op == OP_quant)
+      return c->nodes[i];
+  return 0;
+}
 
-  assert(c->n <= COUNT(memo));
-  p.memo = memo;
+/* The results of one vector that others read. */
+static void store_results(Epilogue *p)
+{
+  const Linear *c = p->c;
+  Lower *l = c->l;
+
+  assert(c->n <= COUNT(p->memo));
+  memset(p->memo, 0, sizeof p->memo);
+  for (uint32_t n = 0; n < c->n; n++) {
+    const Node *node = graph_node(l->g, c->nodes[n]);
+    if (node->op == OP_quant || !l->outside[c->nodes[n]])
+      continue;
+    uint16_t y = lower_value(l, c->nodes[n], KA_WRITE);
+    int64_t stride = node->type.rank > 1 ? lower_stride(&node->type) : 0;
+    KVal at = idx_add(l->k, idx_mul(l->k, p->row, stride), p->column);
+    k_store(l->k, y, at, p->off, epilogue_value(p, c->nodes[n]));
+  }
+  if (quantised(c)) /* its numbers take the place of the first product's sums */
+    k_store(l->k, scratch(c), p->at, 0, epilogue_value(p, graph_in(l->g, quantised(c), 0)));
+}
+
+static void epilogue_in_registers(const Linear *c)
+{
+  Kernel *k = c->l->k;
+  Epilogue p = {.c = c, .column = idx_mul(k, c->panel, PANEL_ROWS)};
+
   for (p.m = 0; p.m < c->tile; p.m++) {
     p.row = p.m ? idx_add(k, c->token, k_idx(k, p.m)) : c->token;
     for (p.i = 0; p.i < c->vecs; p.i++) {
-      memset(memo, 0, sizeof memo);
-      for (uint32_t n = 0; n < c->n; n++) {
-        if (!l->outside[c->nodes[n]])
-          continue;
-        const Type *t = &graph_node(l->g, c->nodes[n])->type;
-        uint16_t y = lower_value(l, c->nodes[n], KA_WRITE);
-        KVal at = idx_add(k, idx_mul(k, p.row, t->rank > 1 ? lower_stride(t) : 0), p.column);
-        k_store(k, y, at, p.i * c->lanes, epilogue_value(&p, c->nodes[n]));
-      }
+      p.off = p.i * c->lanes;
+      store_results(&p);
     }
   }
 }
 
+static void quantise(const Linear *c, KVal iteration, KVal row, KVal at)
+{
+  Kernel *k = c->l->k;
+  Q8a to = lower_q8a_value(c->l, quantised(c), KA_WRITE);
+  KVal x[QBLOCK / 4];
+
+  for (unsigned i = 0; i < QBLOCK / c->lanes; i++)
+    x[i] = k_load(k, vec(c, KE_f32, 1), scratch(c), at, i * c->lanes);
+  lower_quant_block(c->l, &to, idx_add(k, idx_mul(k, row, to.columns / QBLOCK), iteration), x);
+}
+
+/* `iteration`: of the grid. */
+static void epilogue_in_scratch(const Linear *c, KVal iteration)
+{
+  Kernel *k = c->l->k;
+  int64_t columns = c->panels * PANEL_ROWS;
+  Epilogue p = {.c = c};
+  KVal m = k_loop(k, k_idx(k, 0), k_idx(k, c->tile), 1), at = idx_mul(k, m, columns);
+
+  p.row = idx_add(k, c->token, m);
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, columns), c->lanes);
+  p.at = idx_add(k, at, j);
+  p.column = idx_add(k, idx_mul(k, iteration, columns), j);
+  store_results(&p);
+  k_end(k, NULL, 0);
+  if (quantised(c))
+    quantise(c, iteration, p.row, at);
+  k_end(k, NULL, 0);
+}
+
+static void sums_to_scratch(const Linear *c, uint32_t product, KVal panel)
+{
+  Kernel *k = c->l->k;
+  int64_t columns = c->panels * PANEL_ROWS;
+  KVal at = idx_mul(k, panel, PANEL_ROWS);
+
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      k_store(k, scratch(c), at, sums_at(c, product) + m * columns + i * c->lanes, c->sums[product].v[m][i]);
+}
+
 /* ---- a part */
 
-/* As many tokens as leave registers for codes and activations: two sums each (integer and float), a few
- * besides. */
+/* Tokens for which there are registers: two sums each (integer and float), a few registers besides for codes and activations. */
+static unsigned tokens_in_registers(const Linear *c, bool block)
+{
+  return (c->l->target->registers - 4) / (c->vecs * (block ? 2 : 1));
+}
+
 static unsigned tile_for(const Linear *c, int64_t tokens, bool block)
 {
   static const unsigned sizes[] = {12, 8, 6, 4, 3, 2};
-  unsigned budget = (c->l->target->registers - 4) / (c->vecs * (block ? 2 : 1));
+  unsigned budget = tokens_in_registers(c, block);
 
   for (unsigned i = 0; i < COUNT(sizes); i++)
     if (sizes[i] <= budget && tokens % sizes[i] == 0)
@@ -395,11 +484,32 @@ static unsigned tile_for(const Linear *c, int64_t tokens, bool block)
   return 1;
 }
 
-static void tile_body(Linear *c)
+static void tile_in_registers(Linear *c, KVal iteration)
 {
+  c->panel = iteration;
   for (uint32_t i = 0; i < c->n_products; i++)
     product(c, c->product[i], &c->sums[i]);
-  epilogue(c);
+  epilogue_in_registers(c);
+}
+
+static void tile_in_scratch(Linear *c, KVal iteration)
+{
+  Kernel *k = c->l->k;
+  KVal panel = k_loop(k, k_idx(k, 0), k_idx(k, c->panels), 1);
+
+  c->panel = idx_add(k, idx_mul(k, iteration, c->panels), panel);
+  for (uint32_t i = 0; i < c->n_products; i++) {
+    product(c, c->product[i], &c->sums[i]);
+    sums_to_scratch(c, i, panel);
+  }
+  k_end(k, NULL, 0);
+  epilogue_in_scratch(c, iteration);
+}
+
+static void tile_body(Linear *c, KVal iteration)
+{
+  bool is_long = c->tile > 1 && c->n > c->n_products + 1;
+  (quantised(c) || is_long ? tile_in_scratch : tile_in_registers)(c, iteration);
 }
 
 static bool start_part(Linear *c, uint64_t *bytes, uint64_t *ops)
@@ -442,18 +552,21 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   const Type *x = &graph_node(l->g, graph_in(l->g, c.product[0], 0))->type;
   const Type *y = &graph_node(l->g, c.product[0])->type;
   int64_t tokens = type_rows(x);
+  bool block = x->dtype == DT_Q8A, all = y->rank > 1 && y->dim[0] == l->g->tokens;
   c.sums = NEW_ARRAY(l->arena, Sums, c.n_products);
-  c.panel = k_grid(l->k);
-  c.tile = tile_for(&c, tokens, x->dtype == DT_Q8A);
+  c.tile = tile_for(&c, tokens, block);
+  c.panels = quantised(&c) ? QBLOCK / PANEL_ROWS : 1;
+  c.shared = all && tokens_in_registers(&c, block) < 2;
+  KVal iteration = k_grid(l->k);
   c.token = k_idx(l->k, 0);
-  if (tokens > (int64_t)c.tile) {
-    bool dynamic = lower_per_token(l, y);
-    c.token = k_loop(l->k, c.token, dynamic ? k_arg(l->k, 1) : k_idx(l->k, tokens), c.tile);
-    tile_body(&c);
+  if (tokens > (int64_t)c.tile || c.shared) {
+    c.token = k_loop(l->k, c.token, all ? k_arg(l->k, 1) : k_idx(l->k, tokens), c.tile);
+    tile_body(&c, iteration);
     k_end(l->k, NULL, 0);
   } else {
-    tile_body(&c);
+    tile_body(&c, iteration);
   }
-  lower_end(l, round_up((uint64_t)type_last(y), PANEL_ROWS) / PANEL_ROWS, false, bytes, ops);
+  uint64_t rows = c.panels * PANEL_ROWS;
+  lower_end(l, round_up((uint64_t)type_last(y), rows) / rows, false, bytes, ops);
   return true;
 }
