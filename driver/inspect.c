@@ -322,7 +322,7 @@ static void add_metadata(Inspect *x)
   }
 }
 
-static void add_shape(Text *t, const Tensor *v, const char *open, const char *between, const char *close)
+static void add_shape(Text *t, const FileTensor *v, const char *open, const char *between, const char *close)
 {
   text_printf(t, "%s", open);
   for (uint32_t i = 0; i < v->rank; i++)
@@ -338,7 +338,7 @@ static void add_tensors(Inspect *x)
   text_printf(&x->out, "  %-*s%-6s %-20s %16s  %s\n", NAME_COLUMNS, "name", "type", "shape", "bytes",
               "offset");
   for (uint32_t i = 0; i < m->tensors.len; i++) {
-    const Tensor *v = &m->tensors.data[i];
+    const FileTensor *v = &m->tensors.data[i];
     Text shape = {.arena = &x->arena};
     add_shape(&shape, v, "[", "][", "]");
     text_add(&x->out, "  ", 2);
@@ -472,7 +472,7 @@ static void json_tensors(Inspect *x, cJSON *root)
   cJSON *list = cJSON_AddArrayToObject(root, "tensors");
 
   for (uint32_t i = 0; i < x->m->tensors.len; i++) {
-    const Tensor *v = &x->m->tensors.data[i];
+    const FileTensor *v = &x->m->tensors.data[i];
     Text shape = {.arena = &x->arena};
     cJSON *o = cJSON_CreateObject();
     cJSON_AddItemToArray(list, o);
@@ -510,7 +510,7 @@ static void report_json(Inspect *x, const Options *o)
 static void count_tensors(Inspect *x)
 {
   for (uint32_t i = 0; i < x->m->tensors.len; i++) {
-    const Tensor *v = &x->m->tensors.data[i];
+    const FileTensor *v = &x->m->tensors.data[i];
     const DTypeInfo *info = &dtype_info[v->dtype];
     x->count[v->dtype]++;
     x->bytes[v->dtype] += v->bytes;

@@ -100,7 +100,7 @@ const Meta *model_meta(const Model *m, const char *key)
   return NULL;
 }
 
-const Tensor *model_tensor(const Model *m, const char *name)
+const FileTensor *model_tensor(const Model *m, const char *name)
 {
   for (uint32_t i = 0; i < m->tensors.len; i++)
     if (!strcmp(m->tensors.data[i].name, name))

@@ -47,7 +47,7 @@ typedef struct {
   const void *data;             /* in the mapping */
   uint64_t bytes;
   uint64_t file_offset;
-} Tensor;
+} FileTensor;
 
 typedef struct {
   Arena arena;
@@ -59,7 +59,7 @@ typedef struct {
   uint64_t alignment;
   uint64_t data_offset; /* GGUF: where tensor data begins */
   ARRAY(Meta) metas;
-  ARRAY(Tensor) tensors;
+  ARRAY(FileTensor) tensors;
   char sha256[65]; /* of the file, lower-case hex; filled by model_hash() */
   bool mapped;     /* model_close() unmaps `map` */
 } Model;
@@ -71,8 +71,8 @@ void model_close(Model *m);
 void model_hash(Model *m);
 const char *model_shown_path(const char *path); /* a long path's end, so that messages fit an Err */
 
-const Meta *model_meta(const Model *m, const char *key);      /* NULL if absent */
-const Tensor *model_tensor(const Model *m, const char *name); /* NULL if absent */
+const Meta *model_meta(const Model *m, const char *key);          /* NULL if absent */
+const FileTensor *model_tensor(const Model *m, const char *name); /* NULL if absent */
 
 /* A scalar (or item `i` of an array) as that type; false if absent, of another kind
  * (text/number), or out of range. Integers convert from any integer type, bool too. */

@@ -1,6 +1,6 @@
 /* dtype.c - the encodings, decoded plainly. Byte layouts: ggml's block formats as
  * documented with the GGUF specification. */
-#include "ir/dtype.h"
+#include "ir/dtype.h" /* single elements: dtype_element.c */
 
 const DTypeInfo dtype_info[DT_COUNT] = {
 #define DTYPE(id, name, gguf, block, bytes, lo, hi, zero, kind, doc)                                         \
@@ -208,6 +208,10 @@ void dtype_to_float(DType t, const void *src, float *dst, uint64_t n)
       dst[i] = (float)v;
       break;
     }
-    default: block_to_float(t, p, dst + i);
+    default:
+      if (info->block == 1)
+        dst[i] = (float)dtype_get(t, p);
+      else
+        block_to_float(t, p, dst + i);
     }
 }

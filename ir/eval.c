@@ -589,6 +589,7 @@ void graph_eval(const Graph *g, Arena *a, const Array *inputs, Array *states, Ar
 {
   Eval ev = {.g = g, .out = a, .inputs = inputs, .states = states, .outputs = outputs};
 
+  assert(!g->dense); /* those: graph_eval_dense */
   ev.value = NEW_ARRAY(&ev.scratch, float *, g->nodes.len);
   ev.last_use = NEW_ARRAY(&ev.scratch, Val, g->nodes.len);
   ev.readers = NEW_ARRAY(&ev.scratch, uint32_t, g->module->states.len + 1);

@@ -3,11 +3,12 @@
  * Accepts what is printed, any growing numbers of values, and nodes without a graph around them:
  * they form the graph "main". Text is as untrusted as any input: every error is one line,
  * `file:line: what`, and every node passes graph_infer() before it is added. */
-#include "ir/graph.h"
-
 #include <assert.h>
 #include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
+
+#include "ir/graph_rules.h"
 
 /* ---- small steps over one text; each reports what it misses */
 
@@ -85,6 +86,19 @@ static bool parse_int(Parser *p, int64_t lo, int64_t hi, int64_t *out)
                 (long long)lo, (long long)hi);
   p->p = s;
   *out = v;
+  return true;
+}
+
+/* With a sign. */
+static bool parse_signed(Parser *p, int64_t *out)
+{
+  bool minus = *p->p == '-';
+
+  if (minus)
+    p->p++;
+  if (!parse_int(p, 0, INT64_MAX, out))
+    return false;
+  *out = minus ? -*out : *out;
   return true;
 }
 
@@ -179,7 +193,7 @@ static bool parse_type(Parser *p, Type *t)
   for (p->p = s + 1; *p->p != ']';) {
     if (t->rank == MAX_RANK)
       return parse_fail(p, "too many dimensions");
-    if (!parse_int(p, 1, INT64_MAX, &t->dim[t->rank++]))
+    if (!parse_int(p, p->g && !p->g->dense, INT64_MAX, &t->dim[t->rank++]))
       return false;
     if (*p->p == ',')
       p->p++;
@@ -187,7 +201,7 @@ static bool parse_type(Parser *p, Type *t)
       return parse_fail(p, "',' or ']' expected in a type");
   }
   p->p++;
-  return type_check(t, &why) || parse_fail(p, why.text);
+  return type_check_dense(t, &why) || parse_fail(p, why.text);
 }
 
 /* ---- attributes */
@@ -254,7 +268,8 @@ static bool parse_slice(Parser *p, Node *n)
 {
   return expect(p, "axis=") && parse_u32(p, MAX_RANK - 1, &n->attr.slice.axis) && expect(p, "start=") &&
          parse_int(p, 0, INT64_MAX, &n->attr.slice.start) && expect(p, "count=") &&
-         parse_int(p, 1, INT64_MAX, &n->attr.slice.count);
+         parse_int(p, 0, INT64_MAX, &n->attr.slice.count) &&
+         (!take(p, "step=") || parse_signed(p, &n->attr.slice.step));
 }
 
 static bool parse_axis(Parser *p, Node *n)
@@ -282,6 +297,112 @@ static bool parse_attention(Parser *p, Node *n)
          (!take(p, "softcap=") || parse_float(p, &n->attr.attention.softcap));
 }
 
+static bool parse_axes(Parser *p, Node *n)
+{
+  if (!expect(p, "axes="))
+    return false;
+  for (bool more = isdigit((unsigned char)*p->p); more; more = take(p, ",")) {
+    uint32_t d = 0;
+    if (!parse_u32(p, MAX_RANK - 1, &d))
+      return false;
+    n->attr.axes |= 1u << d;
+  }
+  return true;
+}
+
+static bool parse_arg(Parser *p, Node *n)
+{
+  if (!expect(p, "axis=") || !parse_u32(p, MAX_RANK - 1, &n->attr.arg.axis))
+    return false;
+  n->attr.arg.last = take(p, "last");
+  return true;
+}
+
+static bool parse_scan(Parser *p, Node *n)
+{
+  if (!expect(p, "axis=") || !parse_u32(p, MAX_RANK - 1, &n->attr.scan.axis))
+    return false;
+  n->attr.scan.exclusive = take(p, "exclusive");
+  n->attr.scan.reverse = take(p, "reverse");
+  return true;
+}
+
+/* At most `max` numbers, divided by commas; *n is how many. */
+static bool parse_list(Parser *p, int64_t *v, uint32_t max, uint32_t *n)
+{
+  *n = 0;
+  do {
+    if (*n == max)
+      return parse_fail(p, "too many numbers");
+    if (!parse_signed(p, &v[(*n)++]))
+      return false;
+  } while (take(p, ","));
+  return true;
+}
+
+static bool parse_pad(Parser *p, Node *n)
+{
+  uint32_t count = 0;
+
+  if (!expect(p, "lo="))
+    return false;
+  if (n->type.rank && !parse_list(p, n->attr.pad.lo, n->type.rank, &count))
+    return false;
+  return count == n->type.rank || parse_fail(p, "a number for each dimension expected");
+}
+
+static bool parse_scatter(Parser *p, Node *n)
+{
+  if (!expect(p, "reduce="))
+    return false;
+  for (int i = 0; i <= SCATTER_MIN; i++)
+    if (take(p, graph_scatter_name[i])) {
+      n->attr.reduce = (ScatterReduce)i;
+      return true;
+    }
+  return parse_fail(p, "none, add, mul, max or min expected");
+}
+
+static bool parse_topk(Parser *p, Node *n)
+{
+  if (!expect(p, "count=") || !parse_int(p, 0, INT64_MAX, &n->attr.topk.count))
+    return false;
+  n->attr.topk.largest = take(p, "largest");
+  return n->attr.topk.largest || expect(p, "smallest");
+}
+
+/* A list for each spatial dimension, or what is usual for all. */
+static bool parse_spatial(Parser *p, const char *key, int64_t *v, uint32_t spatial, int64_t usual)
+{
+  uint32_t n;
+
+  for (uint32_t i = 0; i < spatial; i++)
+    v[i] = usual;
+  if (!take(p, key))
+    return true;
+  return parse_list(p, v, spatial, &n) &&
+         (n == spatial || parse_fail(p, "a number for each spatial dimension expected"));
+}
+
+static bool parse_window(Parser *p, Node *n)
+{
+  Window *w = &n->attr.window;
+
+  w->group = 1;
+  return expect(p, "kernel=") && parse_list(p, w->kernel, MAX_SPATIAL, &w->spatial) &&
+         parse_spatial(p, "stride=", w->stride, w->spatial, 1) &&
+         parse_spatial(p, "dilation=", w->dilation, w->spatial, 1) &&
+         parse_spatial(p, "lo=", w->pad_lo, w->spatial, 0) &&
+         parse_spatial(p, "hi=", w->pad_hi, w->spatial, 0) &&
+         (!take(p, "group=") || parse_int(p, 1, INT64_MAX, &w->group));
+}
+
+static bool parse_saturate(Parser *p, Node *n)
+{
+  n->attr.saturate = take(p, "saturate");
+  return true;
+}
+
 static bool (*const attr_parse[])(Parser *p, Node *n) = {
     [ATTR_NAME] = parse_attr_name,
     [ATTR_TENSOR] = parse_tensor,
@@ -294,10 +415,74 @@ static bool (*const attr_parse[])(Parser *p, Node *n) = {
     [ATTR_ROPE] = parse_rope,
     [ATTR_STYLE] = parse_style,
     [ATTR_ATTENTION] = parse_attention,
+    [ATTR_AXES] = parse_axes,
+    [ATTR_ARG] = parse_arg,
+    [ATTR_SCAN] = parse_scan,
+    [ATTR_PAD] = parse_pad,
+    [ATTR_SCATTER] = parse_scatter,
+    [ATTR_TOPK] = parse_topk,
+    [ATTR_WINDOW] = parse_window,
+    [ATTR_SATURATE] = parse_saturate,
 };
-static_assert(COUNT(attr_parse) == ATTR_ATTENTION + 1, "every attribute is parsed");
+static_assert(COUNT(attr_parse) == ATTR_COUNT, "every attribute is parsed");
 
 /* ---- lines */
+
+/* An integer that may need all 64 bits. */
+static bool parse_integer(Parser *p, int64_t *out)
+{
+  char *end;
+
+  skip_blanks(p);
+  bool minus = *p->p == '-';
+  if (!isdigit((unsigned char)p->p[minus]))
+    return parse_fail(p, "an integer expected");
+  errno = 0;
+  *out = minus ? strtoll(p->p, &end, 10) : (int64_t)strtoull(p->p, &end, 10);
+  if (errno)
+    return parse_fail(p, "the number is too large");
+  p->p = end;
+  return true;
+}
+
+static bool parse_element(Parser *p, DType t, void *dst)
+{
+  double v = 0;
+  int64_t i = 0;
+
+  if (dtype_info[t].kind == DK_INT) {
+    if (!parse_integer(p, &i))
+      return false;
+    dtype_put_int(t, dst, i);
+    return true;
+  }
+  if (!parse_number(p, &v))
+    return false;
+  dtype_put(t, dst, (long double)v, true);
+  return true;
+}
+
+/* `= v v v`: one value for each element. */
+static bool parse_values(Parser *p, Weight *w)
+{
+  const DTypeInfo *info = &dtype_info[w->type.dtype];
+  ARRAY(uint64_t) got = {0}; /* grows with the text, not with the stated size */
+  int64_t n = type_count(&w->type);
+
+  if (!dtype_is_element(w->type.dtype))
+    return parse_fail(p, "blocks cannot be given as values");
+  while (!at_end(p))
+    if (!parse_element(p, w->type.dtype, PUSH(p->m->arena, got)))
+      return false;
+  if (got.len != n)
+    return fail(p->e, "%s:%u: %u values, but there are %lld elements", p->file, p->line, got.len,
+                (long long)n);
+  uint8_t *data = arena_alloc(p->m->arena, w->bytes + 1); /* an empty tensor is known too */
+  for (uint32_t i = 0; i < got.len; i++)
+    memcpy(data + i * info->bytes, &got.data[i], info->bytes);
+  w->data = data;
+  return true;
+}
 
 static bool parse_weight_line(Parser *p)
 {
@@ -309,6 +494,8 @@ static bool parse_weight_line(Parser *p)
     if (!strcmp(p->m->weights.data[i].name, w.name))
       return fail(p->e, "%s:%u: weight '%s' is declared twice", p->file, p->line, w.name);
   w.bytes = dtype_bytes(w.type.dtype, (uint64_t)type_count(&w.type));
+  if (take(p, "=") && !parse_values(p, &w))
+    return false;
   *PUSH(p->m->arena, p->m->weights) = w;
   return true;
 }
@@ -366,7 +553,16 @@ static bool parse_graph_line(Parser *p)
 
   if (p->g && p->braced)
     return parse_fail(p, "a graph inside a graph: '}' expected");
-  if (!parse_name(p, &name) || !expect(p, "tokens"))
+  if (!parse_name(p, &name))
+    return false;
+  if (take(p, "dense")) {
+    if (!expect(p, "{"))
+      return false;
+    open_graph(p, name, 1, true);
+    p->g->dense = true;
+    return true;
+  }
+  if (!expect(p, "tokens"))
     return false;
   skip_blanks(p);
   if (!parse_int(p, 1, 1 << 30, &tokens) || !expect(p, "{"))

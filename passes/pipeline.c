@@ -6,12 +6,13 @@
 static const struct {
   const char *name;
   Graph *(*run)(const Graph *g, Err *e);
+  OpIn graphs; /* of which sort */
   const char *doc;
 } graph_passes[] = {
-    {"simplify", pass_simplify, "rewrite rules, constants, equal nodes shared"},
-    {"dce", pass_dce, "drop what no output needs"},
-    {"quantize", pass_quantize, "8-bit activations for block weights"},
-    {"fuse", pass_fuse, "group nodes into launches"},
+    {"simplify", pass_simplify, IN_BOTH, "rewrite rules, constants, equal nodes shared"},
+    {"dce", pass_dce, IN_BOTH, "drop what no output needs"},
+    {"quantize", pass_quantize, IN_LANG, "8-bit activations for block weights"},
+    {"fuse", pass_fuse, IN_LANG, "group nodes into launches"},
 };
 
 const char *passes_list(void)
@@ -55,6 +56,8 @@ static bool run_graph_passes(Module *m, const PassOptions *o, Err *e)
   for (size_t p = 0; p < COUNT(graph_passes); p++) {
     double start = now_ms();
     for (uint32_t i = 0; i < m->graphs.len; i++) {
+      if (graph_passes[p].graphs == (m->graphs.data[i]->dense ? IN_LANG : IN_DENSE))
+        continue;
       Graph *g = graph_passes[p].run(m->graphs.data[i], e);
       if (!g || !graph_verify(g, e))
         return false;
@@ -71,6 +74,9 @@ static bool lower(const Module *m, const Target *target, const PassOptions *o, P
 {
   double start = now_ms();
 
+  for (uint32_t i = 0; i < m->graphs.len; i++)
+    if (m->graphs.data[i]->dense)
+      return fail(e, "graph '%s' is dense: nothing lowers those", m->graphs.data[i]->name);
   if (!pass_lower(m, target, o->whole_head, out, e))
     return false;
   for (uint32_t i = 0; i < (*out)->kernels.len; i++)

@@ -6,6 +6,7 @@ Rewrite rewrite_begin(const Graph *g)
   Arena *a = g->module->arena;
   Rewrite r = {.from = g, .to = graph_new(g->module, g->name, g->tokens)};
 
+  r.to->dense = g->dense;
   g->module->graphs.len--; /* the pipeline decides which graphs the module has */
   r.map = NEW_ARRAY(a, Val, g->nodes.len);
   r.in = NEW_ARRAY(a, Val, g->edges.len + 1);

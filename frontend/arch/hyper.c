@@ -169,7 +169,7 @@ static bool refuse_unknown(const Keys *k)
 
 static bool read_vocab(const Keys *k, Hyper *h)
 {
-  const Tensor *t = model_tensor(k->model, "token_embd.weight");
+  const FileTensor *t = model_tensor(k->model, "token_embd.weight");
   const Meta *tokens = model_meta(k->model, "tokenizer.ggml.tokens");
   uint32_t stated;
 

@@ -87,7 +87,7 @@ static bool read_scaling(const Keys *k, const Hyper *h, Rope *r)
 
 static bool read_factors(const Keys *k, Rope *r, bool *used)
 {
-  const Tensor *t = model_tensor(k->model, "rope_freqs.weight");
+  const FileTensor *t = model_tensor(k->model, "rope_freqs.weight");
   uint32_t half = r->size / 2;
 
   if (!t)

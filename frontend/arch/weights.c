@@ -50,7 +50,7 @@ static Need resolve(const Binder *b, Need need)
   }
 }
 
-static const char *shape_text(const Tensor *t, char *buf, size_t bytes)
+static const char *shape_text(const FileTensor *t, char *buf, size_t bytes)
 {
   int n = snprintf(buf, bytes, "%s[", dtype_info[t->dtype].name);
 
@@ -60,7 +60,7 @@ static const char *shape_text(const Tensor *t, char *buf, size_t bytes)
   return buf;
 }
 
-static bool shape_is(const Tensor *t, uint32_t rank, const int64_t *dim)
+static bool shape_is(const FileTensor *t, uint32_t rank, const int64_t *dim)
 {
   bool ok = t->rank == rank;
 
@@ -70,7 +70,7 @@ static bool shape_is(const Tensor *t, uint32_t rank, const int64_t *dim)
 }
 
 /* Vectors are added and multiplied as floats; only matrices may be encoded. */
-static bool check(const Binder *b, const Tensor *t, uint32_t rank, const int64_t *dim)
+static bool check(const Binder *b, const FileTensor *t, uint32_t rank, const int64_t *dim)
 {
   char is[256], want[64];
   DKind kind = dtype_info[t->dtype].kind;
@@ -101,7 +101,7 @@ static bool bind(const Binder *b, const char *name, const char *suffix, Need nee
   if (need == NEED_NO)
     return true;
   snprintf(full, sizeof full, "%s%s%s", b->prefix, name, suffix);
-  const Tensor *t = model_tensor(b->model, full);
+  const FileTensor *t = model_tensor(b->model, full);
   if (!t)
     return need == NEED_MAY || fail(b->e, "%s: tensor '%s' is missing", b->path, full);
   if (!check(b, t, rank, dim))

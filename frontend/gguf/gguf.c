@@ -418,7 +418,7 @@ static bool check_types(Reader *r)
 }
 
 /* Dimensions stand innermost first in the file. */
-static bool read_dims(Reader *r, Tensor *t)
+static bool read_dims(Reader *r, FileTensor *t)
 {
   uint64_t at = r->pos, values = 1;
 
@@ -439,7 +439,7 @@ static bool read_dims(Reader *r, Tensor *t)
   return true;
 }
 
-static bool read_element_type(Reader *r, Tensor *t)
+static bool read_element_type(Reader *r, FileTensor *t)
 {
   uint32_t id;
   uint64_t at = r->pos, row = t->dim[t->rank - 1];
@@ -461,7 +461,7 @@ static bool read_element_type(Reader *r, Tensor *t)
   return true;
 }
 
-static bool read_tensor(Reader *r, Tensor *t, Name *name)
+static bool read_tensor(Reader *r, FileTensor *t, Name *name)
 {
   r->name = NULL;
   if (!read_name(r, "tensor name", GGUF_NAME_BYTES_MAX, name))
@@ -476,7 +476,7 @@ static bool read_tensors(Reader *r)
   Model *m = r->m;
   uint32_t n = m->tensors.len;
 
-  m->tensors.data = NEW_ARRAY(r->arena, Tensor, n);
+  m->tensors.data = NEW_ARRAY(r->arena, FileTensor, n);
   r->names = NEW_ARRAY(r->arena, Name, n);
   for (uint32_t i = 0; i < n; i++)
     if (!read_tensor(r, &m->tensors.data[i], &r->names[i]))
@@ -487,7 +487,7 @@ static bool read_tensors(Reader *r)
 
 /* ---- tensor data */
 
-static bool place_tensor(Reader *r, Tensor *t, uint64_t at)
+static bool place_tensor(Reader *r, FileTensor *t, uint64_t at)
 {
   const Model *m = r->m;
   uint64_t room = m->data_offset < m->map_bytes ? m->map_bytes - m->data_offset : 0;
@@ -507,7 +507,7 @@ static bool place_tensor(Reader *r, Tensor *t, uint64_t at)
 
 static int by_offset(const void *a, const void *b)
 {
-  const Tensor *x = *(const Tensor *const *)a, *y = *(const Tensor *const *)b;
+  const FileTensor *x = *(const FileTensor *const *)a, *y = *(const FileTensor *const *)b;
   if (x->file_offset != y->file_offset)
     return x->file_offset < y->file_offset ? -1 : 1;
   return (x > y) - (x < y);
@@ -517,14 +517,14 @@ static bool check_overlaps(Reader *r)
 {
   const Model *m = r->m;
   uint32_t n = m->tensors.len;
-  const Tensor **sorted = NEW_ARRAY(r->arena, const Tensor *, n);
+  const FileTensor **sorted = NEW_ARRAY(r->arena, const FileTensor *, n);
 
   for (uint32_t i = 0; i < n; i++)
     sorted[i] = &m->tensors.data[i];
   if (n)
-    qsort(sorted, n, sizeof(const Tensor *), by_offset);
+    qsort(sorted, n, sizeof(const FileTensor *), by_offset);
   for (uint32_t i = 1; i < n; i++) {
-    const Tensor *a = sorted[i - 1], *b = sorted[i];
+    const FileTensor *a = sorted[i - 1], *b = sorted[i];
     if (a->file_offset + a->bytes > b->file_offset) {
       r->name = b->name;
       return bad(r, r->names[b - m->tensors.data].at,

@@ -73,7 +73,7 @@ static void set_array(Model *m, const ArchCase *c)
       (Meta){.key = c->name, .type = META_ARRAY, .item_type = META_U32, .count = n, .raw = (uint8_t *)item};
 }
 
-static Tensor *tensor_of(Model *m, const char *name)
+static FileTensor *tensor_of(Model *m, const char *name)
 {
   for (uint32_t i = 0; i < m->tensors.len; i++)
     if (!strcmp(m->tensors.data[i].name, name))
@@ -418,7 +418,7 @@ static void add_vector(Model *m, const char *name, uint64_t n)
 {
   float *ones = NEW_ARRAY(&m->arena, float, n);
 
-  *PUSH(&m->arena, m->tensors) = (Tensor){name, DT_F32, 1, {n}, ones, n * 4, 0};
+  *PUSH(&m->arena, m->tensors) = (FileTensor){name, DT_F32, 1, {n}, ones, n * 4, 0};
 }
 
 static Model *open_gemma(void)

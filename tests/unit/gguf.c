@@ -190,7 +190,7 @@ Test(gguf, tensors)
   Model *m = parse(good[4].bytes, &copy, &e);
 
   cr_assert(m, "%s", e.text);
-  const Tensor *a = model_tensor(m, "a"), *b = model_tensor(m, "b"), *c = model_tensor(m, "c.weight");
+  const FileTensor *a = model_tensor(m, "a"), *b = model_tensor(m, "b"), *c = model_tensor(m, "c.weight");
   cr_assert(a && b && c && !model_tensor(m, "d"));
   cr_expect_eq(m->alignment, 64);
   cr_expect(b->rank == 2 && b->dim[0] == 3 && b->dim[1] == 32 && b->dtype == DT_Q8_0 && b->bytes == 102);

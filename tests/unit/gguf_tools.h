@@ -69,7 +69,7 @@ static inline uint64_t model_touch(const Model *m)
     }
   }
   for (uint32_t i = 0; i < m->tensors.len; i++) {
-    const Tensor *t = &m->tensors.data[i];
+    const FileTensor *t = &m->tensors.data[i];
     uint64_t n = 1;
     for (uint32_t d = 0; d < t->rank; d++)
       assert(t->dim[d] && mul_u64(n, t->dim[d], &n));

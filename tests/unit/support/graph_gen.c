@@ -219,7 +219,7 @@ static DType matrix_type(Gen *g, uint32_t cols)
   DType t = (DType)g->opt->weights;
 
   while (g->opt->weights < 0) {
-    t = (DType)rng_below(&g->rng, DT_COUNT);
+    t = (DType)rng_below(&g->rng, DT_Q8A + 1); /* the rest is for dense graphs */
     if ((dtype_info[t].kind == DK_FLOAT || dtype_info[t].kind == DK_BLOCK) && cols % dtype_info[t].block == 0)
       break;
   }
