@@ -232,10 +232,10 @@ Val im_topk(Import *im, Val v, int64_t count, bool largest); /* i64 indices alon
 
 Val im_matmul(Import *im, Val a, Val b); /* both of rank 2 or more; batch dimensions broadcast */
 Val im_conv(Import *im, Val x, Val w, Val bias,
-            const Window *win); /* core layout, channels last; bias may be 0 */
+            const Window *win);                           /* core layout, channels last; bias may be 0 */
 Val im_pool(Import *im, Op op, Val x, const Window *win); /* OP_pool_max, OP_pool_sum; channels last */
-Val im_channels_last(Import *im, Val v);                         /* [N, C, ..] -> [N, .., C] */
-Val im_channels_first(Import *im, Val v);                        /* [N, .., C] -> [N, C, ..] */
+Val im_channels_last(Import *im, Val v);                  /* [N, C, ..] -> [N, .., C] */
+Val im_channels_first(Import *im, Val v);                 /* [N, .., C] -> [N, C, ..] */
 
 /* ---- graphs inside nodes (If, Loop, Scan) */
 
