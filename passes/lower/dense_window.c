@@ -1,0 +1,370 @@
+/* dense_window.c - see dense_window.h.
+ *
+ * A row is cut in tiles. Those whose windows lie inside the input are alike: a loop. Those at an edge are unrolled, each
+ * for its own place, so that what lies outside the input costs nothing. Kernels too wide to unroll walk an edge pixel by
+ * pixel, over the kernel columns that are inside. Along the outer dimensions the kernel's range is cut to the input
+ * before the loop. */
+#include "passes/lower/dense_window.h"
+
+#include <assert.h>
+
+/* ---- geometry */
+
+void walk_init(Walk *w, DenseLower *d, Val v, const DensePlace *x)
+{
+  const Node *n = graph_node(d->g, v);
+  const Type *in = &graph_node(d->g, graph_in(d->g, v, 0))->type;
+  const Window *win = &n->attr.window;
+
+  w->d = d;
+  w->k = d->l->k;
+  w->v = v;
+  w->spatial = win->spatial;
+  for (uint32_t i = 0; i < 3; i++) {
+    uint32_t skip = 3 - w->spatial, s = i - skip;
+    bool real = i >= skip;
+    w->in[i] = real ? in->dim[1 + s] : 1;
+    w->out[i] = real ? n->type.dim[1 + s] : 1;
+    w->kernel[i] = real ? win->kernel[s] : 1;
+    w->stride[i] = real ? win->stride[s] : 1;
+    w->dilation[i] = real ? win->dilation[s] : 1;
+    w->pad[i] = real ? win->pad_lo[s] : 0;
+    w->x_stride[i] = real ? x->stride[1 + s] : 0;
+  }
+}
+
+unsigned walk_tile(const Walk *w, unsigned most)
+{
+  int64_t n = w->out[2];
+
+  most = most > WALK_MAX_TILE ? WALK_MAX_TILE : most < 1 ? 1 : most;
+  if (n < 1)
+    return 1;
+  int64_t tiles = (n + most - 1) / most;
+  return (unsigned)((n + tiles - 1) / tiles);
+}
+
+int64_t walk_rows(const Walk *w, int64_t batch)
+{
+  return batch * w->out[0] * w->out[1];
+}
+
+static KVal part_of(Kernel *k, KVal *index, int64_t n)
+{
+  if (n == 1)
+    return k_idx(k, 0);
+  KVal of = k_idx(k, n), r = k_op2(k, K_rem, *index, of);
+  *index = k_op2(k, K_div, *index, of);
+  return r;
+}
+
+void walk_position(Walk *w, KVal index)
+{
+  w->pos[1] = part_of(w->k, &index, w->out[1]);
+  w->pos[0] = part_of(w->k, &index, w->out[0]);
+  w->batch = index;
+}
+
+/* ---- results */
+
+static void store(Walk *w, DenseIndex column, unsigned p, int64_t channel, unsigned lanes, KVal value)
+{
+  DensePoint at = {.lanes = lanes};
+
+  at.at[0].v = w->batch;
+  for (uint32_t i = 3 - w->spatial; i < 2; i++)
+    at.at[1 + i - (3 - w->spatial)].v = w->pos[i];
+  at.at[w->spatial] = column;
+  at.at[w->spatial].c += p;
+  at.at[w->spatial + 1] =
+      (DenseIndex){.v = w->blocks > 1 ? idx_mul(w->k, w->ob, w->block) : 0, .c = channel, .lane = 1};
+  w->store(w, value, &at);
+}
+
+/* The first `n` lanes of a value, in powers of two. */
+static void store_some(Walk *w, DenseIndex column, unsigned p, int64_t channel, unsigned n, KVal value)
+{
+  uint8_t pick[K_MAX_LANES];
+
+  if (n >= w->lanes) {
+    store(w, column, p, channel, w->lanes, value);
+    return;
+  }
+  for (unsigned at = 0, size = w->lanes; at < n; at += size) {
+    while (size > n - at)
+      size /= 2;
+    for (unsigned j = 0; j < size; j++)
+      pick[j] = (uint8_t)(at + j);
+    KVal part = size == 1 ? k_extract(w->k, value, at) : k_shuffle(w->k, value, value, pick, size);
+    store(w, column, p, channel + at, size, part);
+  }
+}
+
+static void store_channels(Walk *w, DenseIndex column, int64_t channels, const Acc *acc)
+{
+  for (unsigned p = 0; p < w->tile; p++)
+    for (unsigned i = 0; i < w->vecs; i++) {
+      int64_t first = (int64_t)i * w->lanes, left = channels - first;
+      if (left > 0)
+        store_some(w, column, p, first, left < w->lanes ? (unsigned)left : w->lanes, acc->v[p][i]);
+    }
+  dense_forget(w->d);
+}
+
+/* The last block may have fewer channels than the others. */
+static void store_tile(Walk *w, DenseIndex column, const Acc *acc)
+{
+  int64_t last = w->outputs - (w->blocks - 1) * w->block;
+
+  dense_forget(w->d);
+  if (last == w->block || w->blocks == 1) {
+    store_channels(w, column, last, acc);
+    return;
+  }
+  k_if(w->k, k_op2(w->k, K_lt, w->ob, k_idx(w->k, w->blocks - 1)));
+  store_channels(w, column, w->block, acc);
+  k_else(w->k);
+  store_channels(w, column, last, acc);
+  k_end(w->k, NULL, 0);
+}
+
+/* ---- loops that carry the sums of a tile */
+
+typedef struct {
+  KVal column;   /* idx of its first pixel; 0: it is `at` */
+  int64_t at;    /* the constant part */
+  unsigned n;    /* pixels */
+  bool interior; /* no pixel has an input outside of the row */
+} Tile;
+
+static KVal enter(const Walk *w, const Tile *t, KVal lo, KVal hi, Acc *acc)
+{
+  KVal i = k_loop(w->k, lo, hi, 1);
+
+  for (unsigned p = 0; p < t->n; p++)
+    for (unsigned v = 0; v < w->vecs; v++)
+      acc->v[p][v] = k_carry(w->k, acc->v[p][v]);
+  return i;
+}
+
+static void leave(const Walk *w, const Tile *t, const Acc *body)
+{
+  KVal next[WALK_MAX_TILE * WALK_MAX_VECS];
+  uint32_t n = 0;
+
+  for (unsigned p = 0; p < t->n; p++)
+    for (unsigned v = 0; v < w->vecs; v++)
+      next[n++] = body->v[p][v];
+  k_end(w->k, next, n);
+}
+
+/* ---- along the row */
+
+/* Where kernel column kw meets the input, for pixel p: bit p. */
+static uint32_t valid_pixels(const Walk *w, const Tile *t, int64_t kw)
+{
+  uint32_t mask = 0;
+
+  for (unsigned p = 0; p < t->n; p++) {
+    int64_t i = (t->at + p) * w->stride[2] + kw * w->dilation[2] - w->pad[2];
+    if (t->interior || (i >= 0 && i < w->in[2]))
+      mask |= 1u << p;
+  }
+  return mask;
+}
+
+static void columns_unrolled(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
+{
+  KVal c = k_idx(w->k, 0);
+  Acc body = *acc;
+  bool loop = w->channels > 1;
+
+  if (loop) {
+    c = enter(w, t, c, k_idx(w->k, w->channels), acc);
+    body = *acc;
+    x = idx_add(w->k, x, idx_mul(w->k, c, w->x_channel));
+    tap = idx_add(w->k, tap, c);
+  }
+  for (int64_t kw = 0; kw < w->kernel[2]; kw++) {
+    uint32_t valid = valid_pixels(w, t, kw);
+    if (valid)
+      w->step(w, x, kw * w->dilation[2] * w->x_stride[2], tap, kw * w->channels, valid, &body);
+  }
+  if (loop)
+    leave(w, t, &body);
+  else
+    *acc = body;
+}
+
+/* Kernel columns lo .. hi - 1, all pixels inside the input. Where columns and channels lie side by side, they are one
+ * loop. */
+static void columns_loop(Walk *w, const Tile *t, KVal x, KVal tap, KVal lo, KVal hi, Acc *acc)
+{
+  Kernel *k = w->k;
+  uint32_t all = (1u << t->n) - 1;
+  bool one = w->channels == 1 || (w->x_channel == 1 && w->dilation[2] * w->x_stride[2] == w->channels);
+  int64_t step = w->dilation[2] * w->x_stride[2];
+
+  if (one && w->channels > 1) {
+    lo = idx_mul(k, lo, w->channels);
+    hi = idx_mul(k, hi, w->channels);
+    step = w->x_channel;
+  }
+  KVal i = enter(w, t, lo, hi, acc);
+  Acc body = *acc;
+  x = idx_add(k, x, idx_mul(k, i, step));
+  if (one) {
+    w->step(w, x, 0, idx_add(k, tap, i), 0, all, &body);
+  } else {
+    KVal c = enter(w, t, k_idx(k, 0), k_idx(k, w->channels), &body);
+    Acc inner = body;
+    tap = idx_add(k, idx_add(k, tap, idx_mul(k, i, w->channels)), c);
+    w->step(w, idx_add(k, x, idx_mul(k, c, w->x_channel)), 0, tap, 0, all, &inner);
+    leave(w, t, &inner);
+  }
+  leave(w, t, &body);
+}
+
+/* max(0, a - b * stride + up) / by, at most `most`: an end of the kernel's range at output index i. */
+static KVal cut(const Walk *w, uint32_t dim, KVal i, int64_t a, int64_t most)
+{
+  Kernel *k = w->k;
+  KVal x = k_op2(k, K_sub, k_idx(k, a + w->pad[dim] + w->dilation[dim] - 1), idx_mul(k, i, w->stride[dim]));
+
+  x = k_op2(k, K_max, x, k_idx(k, 0));
+  if (w->dilation[dim] > 1)
+    x = k_op2(k, K_div, x, k_idx(k, w->dilation[dim]));
+  return k_op2(k, K_min, x, k_idx(k, most));
+}
+
+/* The range of kernel places along a dimension that are inside the input at output index i. */
+static void kernel_range(const Walk *w, uint32_t dim, KVal i, KVal *lo, KVal *hi)
+{
+  int64_t n = w->kernel[dim],
+          end = (w->out[dim] - 1) * w->stride[dim] + (n - 1) * w->dilation[dim] - w->pad[dim];
+
+  *lo = w->pad[dim] > 0 ? cut(w, dim, i, 0, n) : k_idx(w->k, 0);
+  *hi = end >= w->in[dim] ? cut(w, dim, i, w->in[dim], n) : k_idx(w->k, n);
+}
+
+static void along_row(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
+{
+  Kernel *k = w->k;
+  bool few = w->kernel[2] <= WALK_UNROLL;
+  bool joined = w->channels > 1 && w->x_channel == 1 && w->dilation[2] * w->x_stride[2] == w->channels;
+  KVal lo = k_idx(k, 0), hi = k_idx(k, w->kernel[2]);
+
+  if (few && !(t->interior && joined)) {
+    columns_unrolled(w, t, x, tap, acc);
+    return;
+  }
+  if (!t->interior)
+    kernel_range(w, 2, t->column, &lo, &hi);
+  columns_loop(w, t, x, tap, lo, hi, acc);
+}
+
+/* ---- over the outer kernel dimensions */
+
+/* Kernel places of dimensions dim .. 1, then the row's own. `first`: input at kernel place 0 of this dimension. */
+static void over_kernel(Walk *w, const Tile *t, uint32_t dim, KVal x, KVal tap, Acc *acc)
+{
+  Kernel *k = w->k;
+
+  if (dim == 2) {
+    along_row(w, t, x, idx_mul(k, tap, w->kernel[2] * w->channels), acc);
+    return;
+  }
+  KVal at = idx_add(k, idx_mul(k, w->pos[dim], w->stride[dim]), k_idx(k, -w->pad[dim])), lo, hi;
+  tap = idx_mul(k, tap, w->kernel[dim]);
+  if (w->kernel[dim] == 1 && w->pad[dim] <= 0) {
+    over_kernel(w, t, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), tap, acc);
+    return;
+  }
+  kernel_range(w, dim, w->pos[dim], &lo, &hi);
+  KVal i = enter(w, t, lo, hi, acc);
+  Acc body = *acc;
+  at = idx_add(k, at, idx_mul(k, i, w->dilation[dim]));
+  over_kernel(w, t, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), idx_add(k, tap, i), &body);
+  leave(w, t, &body);
+}
+
+/* Kernel places before dimension 2 count as one number; along_row() scales it. */
+static void do_tile(Walk *w, const Tile *t, KVal first)
+{
+  Kernel *k = w->k;
+  DenseIndex column = {.v = t->column, .c = t->column ? 0 : t->at};
+  KVal x = w->x;
+  Acc acc;
+
+  for (unsigned p = 0; p < t->n; p++)
+    for (unsigned v = 0; v < w->vecs; v++)
+      acc.v[p][v] = first;
+  if (t->column)
+    x = idx_add(k, x, idx_mul(k, t->column, w->stride[2] * w->x_stride[2]));
+  int64_t c = ((t->column ? 0 : t->at) * w->stride[2] - w->pad[2]) * w->x_stride[2];
+  x = idx_add(k, x, k_idx(k, c));
+  unsigned tile = w->tile;
+  w->tile = t->n;
+  over_kernel(w, t, 0, x, k_idx(k, 0), &acc);
+  store_tile(w, column, &acc);
+  w->tile = tile;
+}
+
+/* ---- a row in tiles */
+
+/* The first output whose window begins inside the row, and the first behind it whose window ends outside. */
+static void interior(const Walk *w, int64_t *lo, int64_t *hi)
+{
+  int64_t reach = w->in[2] - 1 + w->pad[2] - (w->kernel[2] - 1) * w->dilation[2];
+
+  *lo = w->pad[2] <= 0 ? 0 : (w->pad[2] + w->stride[2] - 1) / w->stride[2];
+  *hi = reach < 0 ? 0 : reach / w->stride[2] + 1;
+  *hi = *hi > w->out[2] ? w->out[2] : *hi;
+  *lo = *lo > *hi ? *hi : *lo;
+}
+
+/* Pixels from .. to - 1 at an edge. */
+static void edge(Walk *w, int64_t from, int64_t to, KVal first)
+{
+  if (w->kernel[2] <= WALK_UNROLL) {
+    for (int64_t at = from; at < to; at += w->tile) {
+      int64_t left = to - at;
+      Tile t = {.at = at, .n = left < w->tile ? (unsigned)left : w->tile};
+      do_tile(w, &t, first);
+    }
+    return;
+  }
+  if (from >= to)
+    return;
+  Tile t = {.n = 1};
+  t.column = k_loop(w->k, k_idx(w->k, from), k_idx(w->k, to), 1);
+  do_tile(w, &t, first);
+  k_end(w->k, NULL, 0);
+}
+
+void walk_row(Walk *w, KVal first)
+{
+  int64_t lo, hi, step = w->tile;
+  bool few = w->kernel[2] <= WALK_UNROLL;
+
+  interior(w, &lo, &hi);
+  if (few) /* edge tiles are whole ones, that reach inside */
+    lo = lo ? min64((lo + step - 1) / step * step, w->out[2]) : 0;
+  edge(w, 0, lo, first);
+  int64_t tiles = hi > lo ? (hi - lo) / step : 0, end = lo + tiles * step;
+  if (tiles > 1) {
+    Tile t = {.n = w->tile, .interior = true};
+    t.column = k_loop(w->k, k_idx(w->k, lo), k_idx(w->k, end), step);
+    do_tile(w, &t, first);
+    k_end(w->k, NULL, 0);
+  } else if (tiles) {
+    Tile t = {.at = lo, .n = w->tile, .interior = true};
+    do_tile(w, &t, first);
+  }
+  if (end < hi && !few) {
+    Tile t = {.at = end, .n = (unsigned)(hi - end), .interior = true};
+    do_tile(w, &t, first);
+    end = hi;
+  }
+  edge(w, end, w->out[2], first);
+}

@@ -1,0 +1,58 @@
+/* dense_window.h - how convolutions and pools walk: outputs of one row (along the innermost spatial dimension) in tiles
+ * held in registers, lanes along the channels. */
+#ifndef MICC_DENSE_WINDOW_H
+#define MICC_DENSE_WINDOW_H
+
+#include "passes/lower/dense.h"
+
+enum { WALK_MAX_TILE = 16, WALK_MAX_VECS = 8, WALK_UNROLL = 7 /* kernel columns that are unrolled */ };
+
+/* Values of a tile: [pixel][vector of channels]. */
+typedef struct {
+  KVal v[WALK_MAX_TILE][WALK_MAX_VECS];
+} Acc;
+
+typedef struct Walk Walk;
+
+/* Adds to the sums what kernel column `kw` and input channel `c` contribute; what differs between families.
+ *   x     idx: where pixel 0 of the tile finds its input for this column
+ *   tap   idx: number of the kernel place, times the input channels of a group, plus channel
+ *   dx    constant to add to x; dtap to tap
+ *   valid bit p: pixel p has an input there */
+typedef void WalkStep(Walk *w, KVal x, int64_t dx, KVal tap, int64_t dtap, uint32_t valid, Acc *acc);
+
+/* What is done with a sum that is complete: value, at this point of the node's result. */
+typedef void WalkStore(Walk *w, KVal value, const DensePoint *at);
+
+struct Walk {
+  DenseLower *d;
+  Kernel *k;
+  Val v;
+  /* three spatial dimensions, the first ones 1 where the op has fewer */
+  int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad[3], x_stride[3];
+  uint32_t spatial;
+  int64_t channels;  /* that one step walks over: input channels of a group, or 1 */
+  int64_t x_channel; /* elements from one of them to the next */
+  unsigned tile, vecs, lanes;
+  int64_t outputs, block,
+      blocks; /* channels of the result; of a grid iteration: lanes * vecs; how many of these */
+  KElem elem; /* of sums */
+  WalkStep *step;
+  WalkStore *store;
+  void *ctx;
+  /* of the grid iteration */
+  KVal batch, pos[3]; /* output index; pos[2] is unused */
+  KVal ob;            /* idx: which block of channels */
+  KVal x;             /* idx: input at batch, channel base, spatial 0 */
+};
+
+/* Fills the geometry from the node; x is its input's place. */
+void walk_init(Walk *w, DenseLower *d, Val v, const DensePlace *x);
+/* As many pixels as fit, which cut a row evenly. */
+unsigned walk_tile(const Walk *w, unsigned most);
+/* Takes apart a grid index that counts batch, pos[0], pos[1] (the last fastest). */
+void walk_position(Walk *w, KVal index);
+int64_t walk_rows(const Walk *w, int64_t batch);
+/* The row at pos: every tile of it, `first` being the sums before. */
+void walk_row(Walk *w, KVal first);
+#endif
