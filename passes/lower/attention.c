@@ -10,7 +10,7 @@
 
 #include <assert.h>
 
-enum { MAX_HEADS = 7, MAX_CHUNK = 8, SLOTS = 4, COLUMNS = 4 };
+enum { MAX_HEADS = 7, MAX_CHUNK = 8, SLOTS = 4, UNROLL = 4 };
 
 typedef struct {
   Lower *l;
@@ -24,6 +24,7 @@ typedef struct {
   KElem elem;                        /* of the states */
   int64_t heads, kv_heads, size, slots;
   unsigned together; /* heads of an iteration */
+  unsigned unroll;   /* columns of keys, and rows of values, at once */
   unsigned lanes;    /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
   int64_t tile;      /* positions */
   KVal q_at;         /* element where the first head's query, and its result, start */
@@ -32,7 +33,8 @@ typedef struct {
   KVal kv_head;
 } Attention;
 
-/* Scratch: for each head a tile of probabilities, then for each head the running result. */
+/* Scratch: for each head a tile of scores, which become probabilities; then for each head the running result; then for all
+ * heads their numbers. What is done for each head alone is a loop over heads: their code is there once. */
 static int64_t probs_at(const Attention *a, unsigned h)
 {
   return h * a->tile;
@@ -41,6 +43,18 @@ static int64_t probs_at(const Attention *a, unsigned h)
 static int64_t acc_at(const Attention *a, unsigned h)
 {
   return a->together * a->tile + h * (int64_t)round_up((uint64_t)a->size, PAD);
+}
+
+typedef enum {
+  NUM_MAX,
+  NUM_SUM,
+  NUM_FACTOR,
+  NUMBERS
+} Number; /* running maximum and sum; what the result shrinks by */
+
+static int64_t number_at(const Attention *a, Number n)
+{
+  return acc_at(a, a->together) + n * a->together;
 }
 
 static KVal mul(Kernel *k, KVal a, KVal b)
@@ -123,14 +137,14 @@ static void score_columns(const Attention *a, KVal first, KVal from, int64_t cou
                           Scores *out)
 {
   Kernel *k = a->l->k;
-  int64_t whole = count / COLUMNS * COLUMNS;
-  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), COLUMNS);
+  int64_t whole = count / a->unroll * a->unroll;
+  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), a->unroll);
   Scores body;
 
   carry_scores(a, zero, out);
   body = *out;
   d = idx_add(k, from, d);
-  for (unsigned u = 0; u < COLUMNS; u++)
+  for (unsigned u = 0; u < a->unroll; u++)
     score_column(a, idx_add(k, first, idx_mul(k, d, a->tile)), d, u, &body);
   end_scores(a, &body);
   for (unsigned u = 0; u < count - whole; u++)
@@ -155,33 +169,32 @@ static void score_blocks(const Attention *a, KVal tiles, KVal first, const Score
   end_scores(a, &body);
 }
 
-/* q . k for the positions of a tile. */
-static void scores(const Attention *a, KVal tile, Scores *out)
+/* q . k for the positions of a tile, to scratch. */
+static void scores(const Attention *a, KVal tile)
 {
   Kernel *k = a->l->k;
   KVal none = k_flt(k, a->lanes, 0.0), tiles = idx_add(k, idx_mul(k, a->kv_head, a->slots / a->tile), tile);
   KVal first = idx_mul(k, tiles, a->size * a->tile);
-  Scores zero;
+  Scores zero, sum;
 
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned i = 0; i < KEY_VECTORS; i++)
       zero.v[h][i] = none;
   if (a->blocks)
-    score_blocks(a, tiles, first, &zero, out);
+    score_blocks(a, tiles, first, &zero, &sum);
   else
-    score_columns(a, first, k_idx(k, 0), a->size, &zero, out);
+    score_columns(a, first, k_idx(k, 0), a->size, &zero, &sum);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned i = 0; i < KEY_VECTORS; i++)
-      out->v[h][i] = finish_score(a, out->v[h][i]);
+      k_store(k, a->scratch, k_idx(k, 0), probs_at(a, h) + i * a->lanes, sum.v[h][i]);
 }
 
-/* Which positions of the tile the token sees. */
-static KVal seen(const Attention *a, KVal tile, unsigned i)
+/* Which positions of the tile, from `first` on, the token sees. */
+static KVal seen(const Attention *a, KVal tile, KVal first)
 {
   Kernel *k = a->l->k;
   KType i32 = ktype(KE_i32, a->lanes);
-  KVal base =
-      k_op2(k, K_add, k_cast(k, KE_i32, idx_mul(k, tile, a->tile)), k_int(k, ktype(KE_i32, 1), i * a->lanes));
+  KVal base = k_cast(k, KE_i32, idx_add(k, idx_mul(k, tile, a->tile), first));
   KVal at = k_op2(k, K_add, kernel_add(k, K_lane, i32, NULL, 0, 0), k_splat(k, i32, base));
   KVal ok = k_op2(k, K_le, at, k_splat(k, i32, k_cast(k, KE_i32, a->pos)));
 
@@ -217,7 +230,7 @@ static void value_rows(const Attention *a, KVal at, KVal scales, KVal s, int64_t
 
   scales = a->blocks ? idx_add(k, scales, idx_mul(k, s, a->size / QBLOCK)) : 0;
 
-  for (unsigned u = 0; u < SLOTS; u++) {
+  for (unsigned u = 0; u < a->unroll; u++) {
     KVal v[MAX_CHUNK];
     for (unsigned c = 0; c < chunk; c++)
       v[c] = one_value(a, row, scales, u, off + c * lanes, lanes);
@@ -230,8 +243,8 @@ static void value_rows(const Attention *a, KVal at, KVal scales, KVal s, int64_t
 }
 
 /* Adds the tile's first `rows` value rows to `chunk` vectors of every head's result. */
-static void add_values(const Attention *a, KVal tile, KVal rows, const KVal *factor, KVal j, int64_t off,
-                       unsigned chunk, unsigned lanes)
+static void add_values(const Attention *a, KVal tile, KVal rows, KVal j, int64_t off, unsigned chunk,
+                       unsigned lanes)
 {
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
@@ -244,11 +257,11 @@ static void add_values(const Attention *a, KVal tile, KVal rows, const KVal *fac
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++) {
       KVal old = k_load(k, t, a->scratch, j, acc_at(a, h) + off + c * lanes);
-      first.v[h][c] = mul(k, old, k_splat(k, t, factor[h]));
+      first.v[h][c] = mul(k, old, number(a, a->scratch, lanes, k_idx(k, 0), number_at(a, NUM_FACTOR) + h));
     }
   if (a->blocks) /* columns go by whole blocks */
     scales = idx_add(k, idx_mul(k, slot, a->size / QBLOCK), k_op2(k, K_div, j, k_idx(k, QBLOCK)));
-  KVal s = k_loop(k, k_idx(k, 0), rows, SLOTS);
+  KVal s = k_loop(k, k_idx(k, 0), rows, a->unroll);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
       acc.v[h][c] = k_carry(k, first.v[h][c]);
@@ -266,7 +279,6 @@ static void add_values(const Attention *a, KVal tile, KVal rows, const KVal *fac
 typedef struct {
   Attention *a;
   KVal tile, rows;
-  const KVal *factor;
   int64_t from;
 } Values;
 
@@ -274,46 +286,51 @@ static void value_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
 {
   Values *v = ctx;
   (void)l;
-  add_values(v->a, v->tile, v->rows, v->factor, j, v->from + off, 1, lanes);
+  add_values(v->a, v->tile, v->rows, j, v->from + off, 1, lanes);
 }
 
 /* Whole steps of `chunk` vectors from column `from` on; returns where they end. */
-static int64_t value_steps(Attention *a, KVal tile, KVal rows, const KVal *factor, int64_t from,
-                           unsigned chunk)
+static int64_t value_steps(Attention *a, KVal tile, KVal rows, int64_t from, unsigned chunk)
 {
   Kernel *k = a->l->k;
   int64_t step = chunk * a->lanes, end = from + (a->size - from) / step * step;
 
   if (end > from) {
     KVal j = k_loop(k, k_idx(k, from), k_idx(k, end), step);
-    add_values(a, tile, rows, factor, j, 0, chunk, a->lanes);
+    add_values(a, tile, rows, j, 0, chunk, a->lanes);
     k_end(k, NULL, 0);
   }
   return end;
 }
 
-/* As many vectors at once as leave registers for the values and a probability; for q8_0 whole blocks. */
-static void all_values(Attention *a, KVal tile, KVal rows, const KVal *factor)
+/* As many vectors at once as leave registers for the values and a probability; for q8_0 whole blocks. Somewhat fewer, if
+ * that leaves no rest. */
+static unsigned chunk_for(const Attention *a)
 {
-  unsigned chunk = (a->l->target->registers - 2) / (a->together + 1), block = QBLOCK / a->lanes;
+  unsigned most = (a->l->target->registers - 2) / (a->together + 1), block = QBLOCK / a->lanes;
 
-  chunk = chunk > MAX_CHUNK ? MAX_CHUNK : chunk ? chunk : 1;
+  most = most > MAX_CHUNK ? MAX_CHUNK : most ? most : 1;
   if (a->blocks)
-    chunk = chunk > block ? chunk / block * block : block;
-  int64_t done = value_steps(a, tile, rows, factor, 0, chunk);
+    return most > block ? most / block * block : block;
+  for (unsigned n = most; 2 * n > most; n--)
+    if (a->size % (n * a->lanes) == 0)
+      return n;
+  return most;
+}
+
+static void all_values(Attention *a, KVal tile, KVal rows)
+{
+  int64_t done = value_steps(a, tile, rows, 0, chunk_for(a));
+
   if (a->blocks)
-    done = value_steps(a, tile, rows, factor, done, block);
-  Values rest = {a, tile, rows, factor, done};
+    done = value_steps(a, tile, rows, done, QBLOCK / a->lanes);
+  Values rest = {a, tile, rows, done};
   lower_columns(a->l, a->size - done, value_columns, &rest);
 }
 
-/* ---- the loop over tiles: each head's running maximum and sum are carried, the results are in scratch */
+/* ---- the loop over tiles */
 
 static const double least = -1e30; /* below any score; its exponential is as good as 0 */
-
-typedef struct {
-  KVal max[MAX_HEADS], sum[MAX_HEADS];
-} Running;
 
 /* Lane by lane over the vectors of a tile, as a tree. */
 static KVal over_tile(Kernel *k, KOp op, const KVal *v)
@@ -321,25 +338,58 @@ static KVal over_tile(Kernel *k, KOp op, const KVal *v)
   return k_op2(k, op, k_op2(k, op, v[0], v[1]), k_op2(k, op, v[2], v[3]));
 }
 
-/* From scores to probabilities, which go to scratch. */
-static void softmax_head(Attention *a, unsigned h, KVal *s, const KVal *ok, const Running *old, Running *new,
-                         KVal *factor)
+static KVal head_number(const Attention *a, KVal head, Number n)
+{
+  return k_load(a->l->k, ktype(KE_f32, 1), a->scratch, head, number_at(a, n));
+}
+
+static void set_number(const Attention *a, KVal head, Number n, KVal to)
+{
+  k_store(a->l->k, a->scratch, head, number_at(a, n), to);
+}
+
+/* Probabilities from the finished scores at `at`, and their sum. */
+static KVal exponentials(const Attention *a, KVal tile, KVal at, KVal top)
 {
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, a->lanes);
-  KVal p[KEY_VECTORS];
+  KVal p[KEY_VECTORS], j = k_loop(k, k_idx(k, 0), k_idx(k, a->tile), a->lanes), here = idx_add(k, at, j);
+  KVal e = k_exp(k, k_op2(k, K_sub, k_load(k, t, a->scratch, here, 0), k_splat(k, t, top)));
 
+  k_store(k, a->scratch, here, 0, k_select(k, seen(a, tile, j), e, k_flt(k, a->lanes, 0.0)));
+  k_end(k, NULL, 0);
   for (unsigned i = 0; i < KEY_VECTORS; i++)
-    s[i] = k_select(k, ok[i], s[i], k_flt(k, a->lanes, least));
-  KVal top = k_op2(k, K_max, old->max[h], k_reduce(k, K_rmax, over_tile(k, K_max, s)));
-  *factor = k_exp(k, k_op2(k, K_sub, old->max[h], top));
+    p[i] = k_load(k, t, a->scratch, at, i * a->lanes);
+  return k_reduce(k, K_sum, over_tile(k, K_add, p));
+}
+
+/* From sums to scores; their maximum. */
+static KVal finished_scores(const Attention *a, KVal tile, KVal at)
+{
+  Kernel *k = a->l->k;
+  KVal s[KEY_VECTORS];
+
   for (unsigned i = 0; i < KEY_VECTORS; i++) {
-    p[i] = k_exp(k, k_op2(k, K_sub, s[i], k_splat(k, t, top)));
-    p[i] = k_select(k, ok[i], p[i], k_flt(k, a->lanes, 0.0));
-    k_store(k, a->scratch, k_idx(k, 0), probs_at(a, h) + i * a->lanes, p[i]);
+    s[i] = finish_score(a, k_load(k, ktype(KE_f32, a->lanes), a->scratch, at, i * a->lanes));
+    s[i] = k_select(k, seen(a, tile, k_idx(k, i * a->lanes)), s[i], k_flt(k, a->lanes, least));
+    k_store(k, a->scratch, at, i * a->lanes, s[i]);
   }
-  new->max[h] = top;
-  new->sum[h] = k_fma(k, old->sum[h], *factor, k_reduce(k, K_sum, over_tile(k, K_add, p)));
+  return k_reduce(k, K_rmax, over_tile(k, K_max, s));
+}
+
+/* From scores to probabilities, in scratch. */
+static void softmax_heads(const Attention *a, KVal tile)
+{
+  Kernel *k = a->l->k;
+  KVal h = k_loop(k, k_idx(k, 0), k_idx(k, a->together), 1), at = idx_mul(k, h, a->tile);
+  KVal old = head_number(a, h, NUM_MAX), top = k_op2(k, K_max, old, finished_scores(a, tile, at));
+  KVal factor = k_exp(k, k_op2(k, K_sub, old, top));
+
+  set_number(a, h, NUM_MAX, top);
+  set_number(a, h, NUM_FACTOR, factor);
+  KVal sum = exponentials(a, tile, at, top);
+  set_number(a, h, NUM_SUM, k_fma(k, head_number(a, h, NUM_SUM), factor, sum));
+  k_end(k, NULL, 0);
 }
 
 /* How many rows of the tile must be added: up to the token's own, rounded up to what a step takes. */
@@ -351,31 +401,23 @@ static KVal rows_seen(const Attention *a, KVal tile)
   return k_op2(k, K_min, n, k_idx(k, a->tile));
 }
 
-static void walk_tiles(Attention *a, Running *run)
+static void walk_tiles(Attention *a)
 {
   Kernel *k = a->l->k;
-  KVal from = k_op2(k, K_div, a->low, k_idx(k, a->tile)), max0 = k_flt(k, 1, least), sum0 = k_flt(k, 1, 0.0);
+  KVal from = k_op2(k, K_div, a->low, k_idx(k, a->tile));
   KVal end = idx_add(k, k_op2(k, K_div, a->pos, k_idx(k, a->tile)), k_idx(k, 1));
-  KVal tile = k_loop(k, from, end, 1), slot_tile = tile, next[2 * MAX_HEADS], ok[KEY_VECTORS],
-       factor[MAX_HEADS];
-  Running new;
-  Scores s;
 
-  for (unsigned h = 0; h < a->together; h++)
-    run->max[h] = k_carry(k, max0);
-  for (unsigned h = 0; h < a->together; h++)
-    run->sum[h] = k_carry(k, sum0);
+  for (unsigned h = 0; h < a->together; h++) {
+    set_number(a, k_idx(k, h), NUM_MAX, k_flt(k, 1, least));
+    set_number(a, k_idx(k, h), NUM_SUM, k_flt(k, 1, 0.0));
+  }
+  KVal tile = k_loop(k, from, end, 1), slot_tile = tile;
   if (a->slots < (int64_t)a->l->prog->context)
     slot_tile = k_op2(k, K_rem, tile, k_idx(k, a->slots / a->tile));
-  scores(a, slot_tile, &s);
-  for (unsigned i = 0; i < KEY_VECTORS; i++)
-    ok[i] = seen(a, tile, i);
-  for (unsigned h = 0; h < a->together; h++)
-    softmax_head(a, h, s.v[h], ok, run, &new, &factor[h]);
-  all_values(a, slot_tile, rows_seen(a, tile), factor);
-  memcpy(next, new.max, a->together * sizeof *next);
-  memcpy(next + a->together, new.sum, a->together * sizeof *next);
-  k_end(k, next, 2 * a->together);
+  scores(a, slot_tile);
+  softmax_heads(a, tile);
+  all_values(a, slot_tile, rows_seen(a, tile));
+  k_end(k, NULL, 0);
 }
 
 /* ---- results: to memory, or scaled in scratch and quantised from there */
@@ -462,7 +504,6 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   const Type *state = &l->prog->module->states.data[keys].type;
   Attention a = {
       .l = l, .n = graph_node(l->g, v), .heads = t.dim[1], .size = t.dim[2], .kv_heads = state->dim[1]};
-  Running run;
   Finish f = {.a = &a};
 
   assert(n <= 2);
@@ -474,6 +515,7 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   a.lanes = l->lanes;
   a.tile = l->key_tile;
   a.together = heads_together(&a);
+  a.unroll = a.elem == KE_f16 && !l->target->f16c ? 1 : UNROLL; /* where a conversion is long code */
   lower_begin(l, "attention.%lldx%lld.kv%lld.%s%s", (long long)a.heads, (long long)a.size,
               (long long)a.kv_heads, kelem_info[a.elem].name, a.n->attr.attention.window ? ".window" : "");
   a.q = lower_value(l, graph_in(l->g, v, 0), KA_READ);
@@ -487,12 +529,12 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   }
   if (a.stored)
     a.out = lower_value(l, v, KA_WRITE);
-  a.scratch = lower_scratch(l, (uint64_t)acc_at(&a, a.together) * 4);
+  a.scratch = lower_scratch(l, (uint64_t)number_at(&a, NUMBERS) * sizeof(float));
   find_place(&a, &t);
   lower_columns(l, a.size, clear_columns, &a);
-  walk_tiles(&a, &run);
+  walk_tiles(&a);
   for (unsigned h = 0; h < a.together; h++)
-    f.inverse[h] = k_op2(l->k, K_div, k_flt(l->k, 1, 1.0), run.sum[h]);
+    f.inverse[h] = k_op2(l->k, K_div, k_flt(l->k, 1, 1.0), head_number(&a, k_idx(l->k, h), NUM_SUM));
   lower_columns(l, a.size, finish_columns, &f);
   if (a.quantised)
     quantise(&a);
