@@ -45,8 +45,9 @@ int dtype_bits(DType t); /* of the value: 4 for i4, 1 for bool */
 long double dtype_get(DType t, const void *p);
 
 /* Stores x as the graph op `cast` does: floats to nearest even; to integers toward zero, out of range the nearest,
- * nan as 0; bool is x != 0. `saturate` decides what one-byte floats do beyond their range: the largest, or infinity or
- * nan; f8e8m0 takes the next power of two upward. */
+ * nan as 0, but to those of 4 and 2 bits the low bits; bool is x != 0. `saturate` decides what one-byte floats do beyond
+ * their range: the largest, or infinity or nan; f8e8m0 takes the next power of two upward; f4e2m1 saturates always,
+ * and nan is its -0. */
 void dtype_put(DType t, void *p, long double x, bool saturate);
 
 /* Exact integers for those: any integer type; put wraps. u64 passes as its two's complement. */

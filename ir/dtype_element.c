@@ -85,6 +85,8 @@ static int small_body(const Small *s, long double x)
 {
   int e;
 
+  if (x == 0)
+    return 0;
   if (x >= 0x1p128L)
     return INT16_MAX + 1; /* beyond any of them */
   frexpl(x, &e);
@@ -107,7 +109,7 @@ static int small_code(DType t, long double x, bool saturate)
   int sign = signbit(x) ? sign_bit(t) : 0;
 
   if (isnan(x))
-    return s->nan < 0 ? s->largest : s->nan | (s->one_zero ? 0 : sign);
+    return s->nan < 0 ? sign_bit(t) : s->nan | (s->one_zero ? 0 : sign);
   int body = isinf(x) ? INT16_MAX + 1 : small_body(s, fabsl(x));
   if (body > s->largest)
     body = small_beyond(s, saturate && dtype_info[t].kind == DK_FLOAT8);
@@ -142,9 +144,10 @@ static int scale_code(long double x, bool saturate)
 
 #define EACH_INT(X)                                                                                          \
   X(DT_I8, int8_t)                                                                                           \
-  X(DT_U8, uint8_t) X(DT_I16, int16_t) X(DT_U16, uint16_t) X(DT_I32, int32_t) X(DT_U32, uint32_t)            \
-      X(DT_I64, int64_t) X(DT_U64, uint64_t) X(DT_I4, int8_t) X(DT_U4, uint8_t) X(DT_I2, int8_t)             \
-          X(DT_U2, uint8_t) X(DT_BOOL, uint8_t)
+  X(DT_U8, uint8_t)                                                                                          \
+  X(DT_I16, int16_t) X(DT_U16, uint16_t) X(DT_I32, int32_t) X(DT_U32, uint32_t) X(DT_I64, int64_t)           \
+      X(DT_U64, uint64_t) X(DT_I4, int8_t) X(DT_U4, uint8_t) X(DT_I2, int8_t) X(DT_U2, uint8_t)              \
+          X(DT_BOOL, uint8_t)
 
 int64_t dtype_get_int(DType t, const void *p)
 {
@@ -188,10 +191,12 @@ void dtype_put_int(DType t, void *p, int64_t x)
   }
 }
 
-static void put_saturated(DType t, void *p, long double x)
+static void put_real(DType t, void *p, long double x)
 {
   int bits = dtype_bits(t) - (dtype_is_signed(t) ? 1 : 0);
-  long double lo = dtype_is_signed(t) ? -ldexpl(1, bits) : 0, hi = ldexpl(1, bits) - 1;
+  bool narrow = bits < 7; /* wraps: the range of i64 is where those saturate */
+  long double lo = narrow ? -0x1p63L : dtype_is_signed(t) ? -ldexpl(1, bits) : 0;
+  long double hi = narrow ? 0x1p63L - 1 : ldexpl(1, bits) - 1;
 
   if (t == DT_BOOL)
     x = x != 0; /* nan is true */
@@ -252,7 +257,7 @@ void dtype_put(DType t, void *p, long double x, bool saturate)
   case DT_F8E8M0: put_code(t, p, scale_code(x, saturate)); break;
   default:
     if (dtype_info[t].kind == DK_INT)
-      put_saturated(t, p, x);
+      put_real(t, p, x);
     else
       put_code(t, p, small_code(t, x, saturate));
   }
