@@ -371,7 +371,7 @@ bool onnx_tensor_value(const OnnxTensor *t, Arena *a, Tensor *out, Err *e)
   const OnnxElemInfo *info = onnx_elem(t->data_type);
   bool listed = t->place.has & 1U << info->field, raw = t->external || t->place.has & 1U << FIELD_RAW;
   const void *data = NULL;
-  uint64_t need;
+  uint64_t need = 0;
   OnnxBytes bytes;
 
   if (!check_elem(&l, info) || !check_rank(&l, t->n_dims) || !stored_bytes(&l, info, &need))
