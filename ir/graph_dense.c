@@ -24,7 +24,7 @@ static bool takes(OpTakes takes, DType t)
   return false;
 }
 
-bool dense_takes(const Rule *r)
+bool rule_dense_takes(const Rule *r)
 {
   OpTakes want = op_info[r->op].takes;
 
@@ -107,7 +107,7 @@ static bool given_cast(const Rule *r)
                                      rule_type_text(r->g, r->out), rule_type_text(r->g, &t));
 }
 
-bool dense_given(const Rule *r)
+bool rule_dense_given(const Rule *r)
 {
   switch (r->op) {
   case OP_expand: return given_expand(r);
@@ -120,7 +120,7 @@ bool dense_given(const Rule *r)
 
 /* ---- elementwise, along axes */
 
-bool dense_where(const Rule *r)
+bool rule_dense_where(const Rule *r)
 {
   if (rule_in(r, 0)->dtype != DT_BOOL)
     return rule_bad_input(r, 0, "of bool");
@@ -132,7 +132,7 @@ bool dense_where(const Rule *r)
   return rule_bcast(r, r->out, rule_in(r, 2)) && rule_bcast(r, r->out, rule_in(r, 0));
 }
 
-bool dense_axes(const Rule *r)
+bool rule_dense_axes(const Rule *r)
 {
   const Type *t = rule_in(r, 0);
 
@@ -146,7 +146,7 @@ bool dense_axes(const Rule *r)
   return true;
 }
 
-bool dense_arg(const Rule *r)
+bool rule_dense_arg(const Rule *r)
 {
   const Type *t = rule_in(r, 0);
   uint32_t axis = r->attr->arg.axis;
@@ -162,7 +162,7 @@ bool dense_arg(const Rule *r)
   return true;
 }
 
-bool dense_topk(const Rule *r)
+bool rule_dense_topk(const Rule *r)
 {
   const Type *t = rule_in(r, 0);
   int64_t count = r->attr->topk.count;
@@ -179,7 +179,7 @@ bool dense_topk(const Rule *r)
 
 /* ---- index */
 
-bool dense_gather(const Rule *r)
+bool rule_dense_gather(const Rule *r)
 {
   const Type *data = rule_in(r, 0), *index = rule_in(r, 1);
   uint32_t axis = r->attr->axis, rank = data->rank + index->rank - 1;
@@ -201,7 +201,7 @@ bool dense_gather(const Rule *r)
   return true;
 }
 
-bool dense_scatter(const Rule *r)
+bool rule_dense_scatter(const Rule *r)
 {
   const Type *data = rule_in(r, 0), *index = rule_in(r, 1), *updates = rule_in(r, 2);
   OpTakes want = r->attr->reduce == SCATTER_NONE ? TAKES_ANY : TAKES_NUM;
@@ -221,7 +221,7 @@ bool dense_scatter(const Rule *r)
 
 /* ---- products and windows */
 
-bool dense_linear(const Rule *r)
+bool rule_dense_linear(const Rule *r)
 {
   const Type *x = rule_in(r, 0), *w = rule_in(r, 1);
 
@@ -237,7 +237,7 @@ bool dense_linear(const Rule *r)
   return true;
 }
 
-bool dense_matmul(const Rule *r)
+bool rule_dense_matmul(const Rule *r)
 {
   Type a = *rule_in(r, 0), b = *rule_in(r, 1);
 
@@ -297,7 +297,7 @@ static bool slide(const Rule *r)
   return true;
 }
 
-bool dense_pool(const Rule *r)
+bool rule_dense_pool(const Rule *r)
 {
   if (!check_window(r))
     return false;
@@ -306,7 +306,7 @@ bool dense_pool(const Rule *r)
   return slide(r);
 }
 
-bool dense_conv(const Rule *r)
+bool rule_dense_conv(const Rule *r)
 {
   const Window *win = &r->attr->window;
 

@@ -21,7 +21,7 @@ bool rule_bad_input(const Rule *r, uint32_t i, const char *want)
               rule_type_text(r->g, rule_in(r, i)), want);
 }
 
-/* In dense graphs the op's row of the table has said what it takes (dense_takes). */
+/* In dense graphs the op's row of the table has said what it takes (rule_dense_takes). */
 static bool is_f32(const Rule *r, uint32_t i)
 {
   return r->g->dense || rule_in(r, i)->dtype == DT_F32 || rule_bad_input(r, i, "f32");
@@ -195,7 +195,7 @@ static bool infer_linear(const Rule *r)
   const Type *x = rule_in(r, 0), *w = rule_in(r, 1);
 
   if (r->g->dense)
-    return dense_linear(r);
+    return rule_dense_linear(r);
   if (x->dtype != DT_F32 && x->dtype != DT_Q8A)
     return rule_bad_input(r, 0, "f32 or q8a");
   if (x->rank == 0)
@@ -311,7 +311,7 @@ static bool infer_same(const Rule *r)
   case OP_rope: ok = check_rope(r); break;
   case OP_update: ok = check_update(r); break;
   case OP_attention: ok = check_attention(r); break;
-  case OP_scatter: ok = dense_scatter(r); break;
+  case OP_scatter: ok = rule_dense_scatter(r); break;
   case OP_cumsum:
   case OP_cumprod:
     ok = r->attr->scan.axis < rule_in(r, 0)->rank ||
@@ -383,21 +383,18 @@ static bool infer_given(const Rule *r)
            fail(r->e, "%s is %s, must be f32 or i32", op_info[r->op].name, rule_type_text(r->g, r->out));
   case OP_reshape: return given_reshape(r);
   case OP_rope_table: return given_rope_table(r);
-  default: return dense_given(r);
+  default: return rule_dense_given(r);
   }
 }
 
 static RuleFn *const rules[] = {
-    [RES_GIVEN] = infer_given,         [RES_SAME] = infer_same,
-    [RES_BCAST] = infer_bcast,         [RES_REDUCE] = infer_reduce,
-    [RES_TRANSPOSE] = infer_transpose, [RES_SLICE] = infer_slice,
-    [RES_CONCAT] = infer_concat,       [RES_LINEAR] = infer_linear,
-    [RES_QUANT] = infer_quant,         [RES_EMBED] = infer_embed,
-    [RES_COMPARE] = infer_compare,     [RES_WHERE] = dense_where,
-    [RES_AXES] = dense_axes,           [RES_ARG] = dense_arg,
-    [RES_GATHER] = dense_gather,       [RES_TOPK] = dense_topk,
-    [RES_MATMUL] = dense_matmul,       [RES_CONV] = dense_conv,
-    [RES_POOL] = dense_pool,
+    [RES_GIVEN] = infer_given,    [RES_SAME] = infer_same,           [RES_BCAST] = infer_bcast,
+    [RES_REDUCE] = infer_reduce,  [RES_TRANSPOSE] = infer_transpose, [RES_SLICE] = infer_slice,
+    [RES_CONCAT] = infer_concat,  [RES_LINEAR] = infer_linear,       [RES_QUANT] = infer_quant,
+    [RES_EMBED] = infer_embed,    [RES_COMPARE] = infer_compare,     [RES_WHERE] = rule_dense_where,
+    [RES_AXES] = rule_dense_axes, [RES_ARG] = rule_dense_arg,        [RES_GATHER] = rule_dense_gather,
+    [RES_TOPK] = rule_dense_topk, [RES_MATMUL] = rule_dense_matmul,  [RES_CONV] = rule_dense_conv,
+    [RES_POOL] = rule_dense_pool,
 };
 
 static bool check_sort(const Rule *r)
@@ -408,7 +405,7 @@ static bool check_sort(const Rule *r)
     return fail(r->e, "%s: dense graphs do not have it", op_info[r->op].name);
   if (in == IN_DENSE && !r->g->dense)
     return fail(r->e, "%s: only dense graphs have it", op_info[r->op].name);
-  return !r->g->dense || dense_takes(r);
+  return !r->g->dense || rule_dense_takes(r);
 }
 
 static bool check_inputs(const Graph *g, Op op, const Val *in, uint32_t n_in, Err *e)

@@ -28,11 +28,11 @@ bool rule_bad_input(const Rule *r, uint32_t i, const char *want); /* reports, fa
 bool rule_bcast(const Rule *r, Type *acc, const Type *t);         /* acc becomes both, broadcast */
 
 /* Dense graphs: does the op take inputs of these types? */
-bool dense_takes(const Rule *r);
+bool rule_dense_takes(const Rule *r);
 
-bool dense_given(const Rule *r); /* expand, pad, cast, bitcast */
-bool dense_scatter(const Rule *r);
-RuleFn dense_linear, dense_where, dense_axes, dense_arg, dense_gather, dense_topk, dense_matmul, dense_conv,
-    dense_pool;
+bool rule_dense_given(const Rule *r); /* expand, pad, cast, bitcast */
+bool rule_dense_scatter(const Rule *r);
+RuleFn rule_dense_linear, rule_dense_where, rule_dense_axes, rule_dense_arg, rule_dense_gather,
+    rule_dense_topk, rule_dense_matmul, rule_dense_conv, rule_dense_pool;
 
 #endif
