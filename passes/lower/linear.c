@@ -27,7 +27,8 @@ typedef struct {
   Lower *l;
   const Val *nodes;
   uint32_t n;
-  KVal panel;           /* idx: in this iteration */
+  KVal panel;           /* idx: of the matrix */
+  KVal row;             /* idx: first row within the panel; 0: all rows at once */
   KVal token;           /* idx: first token of the tile */
   unsigned tile;        /* tokens in a tile */
   unsigned panels;      /* of an iteration */
@@ -245,6 +246,13 @@ static KVal small_ints(const Linear *c, uint16_t w, KVal at, int64_t off, KElem 
   return k_cast(k, KE_f32, k_cast(k, KE_i32, k_load(k, vec(c, e, 1), w, at, off)));
 }
 
+/* From where all rows of a panel start to where those of this turn do. */
+static KVal rows_at(const Linear *c, KVal at, int64_t bytes_each)
+{
+  Kernel *k = c->l->k;
+  return c->row ? idx_add(k, at, idx_mul(k, c->row, bytes_each)) : at;
+}
+
 /* Scales and minima of group `g->group % groups` (idx `in_block`) of the block at `at`. */
 static void group_scales(const Linear *c, Group *g, KVal at, KVal in_block, const KVal *d, const KVal *dmin)
 {
@@ -253,6 +261,8 @@ static void group_scales(const Linear *c, Group *g, KVal at, KVal in_block, cons
   PanelOffsets o = panel_offsets(g->dtype);
   unsigned subs = s->sub == 16 ? 2 : 1;
   KVal sub_at = s->sub ? idx_add(k, at, idx_mul(k, in_block, subs * PANEL_ROWS)) : 0;
+
+  sub_at = s->sub ? rows_at(c, sub_at, 1) : 0;
 
   for (unsigned i = 0; i < c->vecs; i++) {
     for (unsigned h = 0; h < subs; h++) {
@@ -287,15 +297,16 @@ static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
   KVal at = idx_add(k, w0, idx_mul(k, b, o.block_bytes));
   if (streams(c))
     lower_prefetch(c->l, w, at, o.block_bytes);
+  KVal d_at = rows_at(c, at, 2);
   for (unsigned i = 0; i < c->vecs; i++) {
-    d[i] = half_floats(c, w, at, i * c->lanes * 2);
+    d[i] = half_floats(c, w, d_at, i * c->lanes * 2);
     if (s->min)
-      dmin[i] = half_floats(c, w, at, o.min + i * c->lanes * 2);
+      dmin[i] = half_floats(c, w, d_at, o.min + i * c->lanes * 2);
   }
   if (groups == 1) {
     body = *out;
     g.group = b;
-    g.codes = idx_add(k, at, k_idx(k, o.codes));
+    g.codes = rows_at(c, idx_add(k, at, k_idx(k, o.codes)), 4);
     group_scales(c, &g, at, zero, d, dmin);
     group_sums(c, &g, &body);
   } else {
@@ -304,7 +315,7 @@ static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
     open_sums(c, out, &body);
     inner = body;
     g.group = idx_add(k, idx_mul(k, b, groups), j);
-    g.codes = idx_add(k, at, idx_add(k, idx_mul(k, j, o.group_bytes), k_idx(k, o.codes)));
+    g.codes = rows_at(c, idx_add(k, at, idx_add(k, idx_mul(k, j, o.group_bytes), k_idx(k, o.codes))), 4);
     group_scales(c, &g, at, j, d, dmin);
     group_sums(c, &g, &inner);
     close_sums(c, &inner);
@@ -413,7 +424,7 @@ static void store_results(Epilogue *p)
 static void epilogue_in_registers(const Linear *c)
 {
   Kernel *k = c->l->k;
-  Epilogue p = {.c = c, .column = idx_mul(k, c->panel, PANEL_ROWS)};
+  Epilogue p = {.c = c, .column = rows_at(c, idx_mul(k, c->panel, PANEL_ROWS), 1)};
 
   for (p.m = 0; p.m < c->tile; p.m++) {
     p.row = p.m ? idx_add(k, c->token, k_idx(k, p.m)) : c->token;
@@ -458,7 +469,7 @@ static void sums_to_scratch(const Linear *c, uint32_t product, KVal panel)
 {
   Kernel *k = c->l->k;
   int64_t columns = c->panels * PANEL_ROWS;
-  KVal at = idx_mul(k, panel, PANEL_ROWS);
+  KVal at = rows_at(c, idx_mul(k, panel, PANEL_ROWS), 1);
 
   for (unsigned m = 0; m < c->tile; m++)
     for (unsigned i = 0; i < c->vecs; i++)
@@ -484,12 +495,26 @@ static unsigned tile_for(const Linear *c, int64_t tokens, bool block)
   return 1;
 }
 
+static void begin_rows(Linear *c)
+{
+  unsigned at_once = c->vecs * c->lanes;
+  c->row = at_once < PANEL_ROWS ? k_loop(c->l->k, k_idx(c->l->k, 0), k_idx(c->l->k, PANEL_ROWS), at_once) : 0;
+}
+
+static void end_rows(const Linear *c)
+{
+  if (c->row)
+    k_end(c->l->k, NULL, 0);
+}
+
 static void tile_in_registers(Linear *c, KVal iteration)
 {
   c->panel = iteration;
+  begin_rows(c);
   for (uint32_t i = 0; i < c->n_products; i++)
     product(c, c->product[i], &c->sums[i]);
   epilogue_in_registers(c);
+  end_rows(c);
 }
 
 static void tile_in_scratch(Linear *c, KVal iteration)
@@ -498,10 +523,12 @@ static void tile_in_scratch(Linear *c, KVal iteration)
   KVal panel = k_loop(k, k_idx(k, 0), k_idx(k, c->panels), 1);
 
   c->panel = idx_add(k, idx_mul(k, iteration, c->panels), panel);
+  begin_rows(c);
   for (uint32_t i = 0; i < c->n_products; i++) {
     product(c, c->product[i], &c->sums[i]);
     sums_to_scratch(c, i, panel);
   }
+  end_rows(c);
   k_end(k, NULL, 0);
   epilogue_in_scratch(c, iteration);
 }
@@ -557,6 +584,8 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   c.tile = tile_for(&c, tokens, block);
   c.panels = quantised(&c) ? QBLOCK / PANEL_ROWS : 1;
   c.shared = all && tokens_in_registers(&c, block) < 2;
+  if (c.shared && c.vecs == MAX_VEC) /* nor do they hold a panel well: half of it at once, in half the code */
+    c.vecs /= 2;
   KVal iteration = k_grid(l->k);
   c.token = k_idx(l->k, 0);
   if (tokens > (int64_t)c.tile || c.shared) {
