@@ -7,6 +7,7 @@
 #include "passes/lower/panel.h"
 #include "passes/lower/planes.h"
 
+_Static_assert((int)MI_CONSTANTS == (int)K_CONSTANTS, "a grid has the constants that kernels can read");
 _Static_assert((int)SPACE_WEIGHTS == (int)MI_SPACE_WEIGHTS && (int)SPACE_ARENA == (int)MI_SPACE_ARENA &&
                    (int)SPACE_STATE == (int)MI_SPACE_STATE && (int)SPACE_SCRATCH == (int)MI_SPACE_SCRATCH,
                "spaces have the contract's numbers");
@@ -138,14 +139,18 @@ static uint16_t share_name(const Build *c, const char *name)
 static bool share_grid(const Build *c, const Part *q, uint32_t first, uint16_t *out)
 {
   Tables *t = c->t;
-  MiGrid grid = {.bytes = q->bytes,
-                 .ops = q->ops,
+  uint32_t kernel = t->kernels + q->kernel, i = first;
+  MiGrid grid = {.bytes = (float)q->bytes,
+                 .ops = (float)q->ops,
                  .grid = q->grid,
                  .span = q->span,
-                 .kernel = t->kernels + q->kernel,
-                 .n_binds = (uint16_t)q->binds.count,
+                 .kernel = (uint16_t)kernel,
+                 .n_binds = (uint8_t)q->binds.count,
                  .per_token = q->per_token};
-  uint32_t i = first;
+
+  if (kernel > UINT16_MAX)
+    return fail(c->e, "the plan has more than %d kernels", UINT16_MAX + 1);
+  memcpy(grid.constant, q->constant, sizeof grid.constant);
 
   while (i < t->grids.len && memcmp(&t->grids.data[i], &grid, sizeof grid))
     i++;

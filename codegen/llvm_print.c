@@ -194,7 +194,8 @@ static void load_args(Printer *p)
     if (n->op != K_arg)
       continue;
     LLVMValueRef at = LLVMConstInt(idx_type(p), (uint64_t)n->imm.i, true);
-    p->val[v] = LLVMBuildLoad2(p->b, i32, LLVMBuildInBoundsGEP2(p->b, i32, args, &at, 1, ""), "");
+    LLVMValueRef x = LLVMBuildLoad2(p->b, i32, LLVMBuildInBoundsGEP2(p->b, i32, args, &at, 1, ""), "");
+    p->val[v] = n->type.elem == KE_idx ? LLVMBuildSExt(p->b, x, idx_type(p), "") : x;
   }
 }
 

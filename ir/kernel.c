@@ -156,8 +156,9 @@ static bool check_node(const Check *c)
   switch (n->op) {
   case K_grid: return ktype_eq(n->type, idx) || bad(c, "is an idx");
   case K_arg:
-    return (ktype_eq(n->type, ktype(KE_i32, 1)) && n->imm.i >= 0 && n->imm.i <= 2) ||
-           bad(c, "is an i32, number 0, 1 or 2");
+    return (n->imm.i >= 0 && n->imm.i < K_ARGS &&
+            ktype_eq(n->type, n->imm.i < K_CONSTANT ? ktype(KE_i32, 1) : idx)) ||
+           bad(c, "is an i32, number 0, 1 or 2, or an idx, number 3, 4 or 5");
   case K_const: return n->type.elem != KE_f16 || bad(c, "f16 has no constants");
   case K_lane: return is_int(n->type) || bad(c, "needs integers");
   case K_loop:

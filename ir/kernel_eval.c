@@ -12,8 +12,6 @@
 
 #include <math.h>
 
-enum { N_ARGS = 3 };
-
 typedef struct Ins Ins;
 typedef const char *Run(const Ins *x); /* NULL, or what went wrong */
 
@@ -484,10 +482,13 @@ static bool prepare_node(Eval *v, KVal at)
   switch (n->op) {
   case K_const: put_const(v->value[at], n); break;
   case K_arg:
-    if (n->imm.i < 0 || n->imm.i >= N_ARGS)
+    if (n->imm.i < 0 || n->imm.i >= K_ARGS)
       return fail(v->e, "kernel '%s': %%%u = arg: there is no argument %lld", v->k->name, at,
                   (long long)n->imm.i);
-    memcpy(v->value[at], &v->args[n->imm.i], sizeof *v->args);
+    if (n->type.elem == KE_idx)
+      memcpy(v->value[at], &(int64_t){v->args[n->imm.i]}, sizeof(int64_t));
+    else
+      memcpy(v->value[at], &v->args[n->imm.i], sizeof *v->args);
     break;
   case K_carry: break;
   case K_loop: open_loop(v, at); break;

@@ -103,32 +103,146 @@ void program_place(Program *p)
 
 /* ---- kernels */
 
-static bool same_kernel(const Kernel *a, const Kernel *b)
+/* Kernels of equal shape do the same to buffers of other sizes: layers with and without a window, matrices with more
+ * rows. A kernel stands for all that differ from it in a few index constants. Constants in inner loops are left alone:
+ * there a known number is worth its code. */
+enum { MOST_DEPTH = 1 };
+
+static bool same_frame(const Kernel *a, const Kernel *b)
 {
   if (a->nodes.len != b->nodes.len || a->edges.len != b->edges.len || a->params.len != b->params.len ||
-      a->scratch_bytes != b->scratch_bytes || strcmp(a->name, b->name) ||
+      a->scratch_bytes != b->scratch_bytes ||
       memcmp(a->edges.data, b->edges.data, a->edges.len * sizeof *a->edges.data))
     return false;
   for (uint32_t i = 0; i < a->params.len; i++)
     if (a->params.data[i].elem != b->params.data[i].elem ||
         a->params.data[i].access != b->params.data[i].access)
       return false;
-  for (uint32_t i = 0; i < a->nodes.len; i++) {
-    const KNode *x = &a->nodes.data[i], *y = &b->nodes.data[i];
-    if (x->op != y->op || !ktype_eq(x->type, y->type) || x->buf != y->buf || x->in.first != y->in.first ||
-        x->in.count != y->in.count || x->imm.i != y->imm.i)
+  return true;
+}
+
+static bool same_node(const KNode *x, const KNode *y)
+{
+  return x->op == y->op && ktype_eq(x->type, y->type) && x->buf == y->buf && x->in.first == y->in.first &&
+         x->in.count == y->in.count;
+}
+
+static bool may_vary(const KNode *x, const KNode *y, unsigned depth)
+{
+  return depth <= MOST_DEPTH && x->op == K_const && ktype_eq(x->type, ktype(KE_idx, 1)) &&
+         x->imm.i == (int32_t)x->imm.i && y->imm.i == (int32_t)y->imm.i;
+}
+
+/* The two numbers of a constant: in the kernel that stands for both, and in the other. */
+typedef struct {
+  int64_t ours, other;
+} Pair;
+
+/* The constant's number for a node that differs, one more than there are if it is new; 0: no more are possible. */
+static uint8_t constant_of(const Pair *pair, uint32_t n, Pair now)
+{
+  for (uint8_t i = 0; i < n; i++)
+    if (pair[i].ours == now.ours && pair[i].other == now.other)
+      return i + 1;
+  return n < K_CONSTANTS ? (uint8_t)(n + 1) : 0;
+}
+
+/* Whether `k` is known as `known` with other constants; *v then has those of both, pair[] their numbers. */
+static bool same_kernel(const Kernel *known, const Kernel *k, Varying *v, Pair *pair)
+{
+  unsigned depth = 0;
+
+  if (!same_frame(known, k))
+    return false;
+  for (uint32_t i = 0; i < k->nodes.len; i++) {
+    const KNode *x = &known->nodes.data[i], *y = &k->nodes.data[i];
+    uint8_t c = v->of[i];
+    if (!same_node(x, y))
       return false;
+    depth += x->op == K_loop || x->op == K_if;
+    depth -= x->op == K_end;
+    if (!c && x->imm.i == y->imm.i)
+      continue;
+    Pair now = {x->imm.i, y->imm.i};
+    c = c ? c : may_vary(x, y, depth) ? constant_of(pair, v->n, now) : 0;
+    if (!c || (c <= v->n && pair[c - 1].other != now.other && pair[c - 1].ours != INT64_MIN))
+      return false;
+    pair[c - 1] = now;
+    v->of[i] = c;
+    v->n = c > v->n ? c : v->n;
   }
   return true;
 }
 
-uint32_t program_kernel(Program *p, Kernel *k)
+/* Characters of the number at `s`, which may be N; 0: none is there. */
+static size_t number_at(const char *s)
+{
+  return *s == 'N' ? 1 : strspn(s, "0123456789");
+}
+
+/* The name of a kernel that serves as both: numbers in which they differ are N, as in linear.q5_0.Nx640. */
+static const char *common_name(Arena *a, const char *x, const char *y)
+{
+  const char *first = x;
+  Text t = {.arena = a};
+
+  while (*x || *y) {
+    size_t n = number_at(x), m = number_at(y);
+    bool same = n ? n == m && !memcmp(x, y, n) : *x == *y;
+    if (!n != !m || (!n && !same))
+      return first; /* they differ in more than numbers */
+    text_add(&t, same ? x : "N", same && n ? n : 1);
+    x += n ? n : 1;
+    y += m ? m : 1;
+  }
+  return t.data;
+}
+
+/* Parts of kernel `index` that were there before hand over its own numbers. */
+static void add_constants(Program *p, uint32_t index, const Varying *v, const Pair *pair)
+{
+  for (uint32_t c = p->varying.data[index].n; c < v->n; c++)
+    for (uint32_t i = 0; i < p->parts.len; i++)
+      if (p->parts.data[i].kernel == index)
+        p->parts.data[i].constant[c] = (int32_t)pair[c].ours;
+  p->varying.data[index] = *v;
+}
+
+void program_kernel(Program *p, Kernel *k, Part *part)
+{
+  for (uint32_t i = 0; i < p->kernels.len; i++) {
+    Kernel *known = p->kernels.data[i];
+    const Varying *old = &p->varying.data[i];
+    if (known->nodes.len != k->nodes.len)
+      continue;
+    Pair pair[K_CONSTANTS] = {{INT64_MIN, 0}, {INT64_MIN, 0}, {INT64_MIN, 0}};
+    Varying v = {NEW_ARRAY(p->arena, uint8_t, k->nodes.len), old->n};
+    memcpy(v.of, old->of, k->nodes.len);
+    if (!same_kernel(known, k, &v, pair))
+      continue;
+    add_constants(p, i, &v, pair);
+    known->name = common_name(p->arena, known->name, k->name);
+    part->kernel = i;
+    for (uint32_t c = 0; c < v.n; c++)
+      part->constant[c] = (int32_t)pair[c].other;
+    return;
+  }
+  *PUSH(p->arena, p->kernels) = k;
+  *PUSH(p->arena, p->varying) = (Varying){NEW_ARRAY(p->arena, uint8_t, k->nodes.len), 0};
+  part->kernel = p->kernels.len - 1;
+}
+
+void program_end_kernels(Program *p)
 {
   for (uint32_t i = 0; i < p->kernels.len; i++)
-    if (same_kernel(p->kernels.data[i], k))
-      return i;
-  *PUSH(p->arena, p->kernels) = k;
-  return p->kernels.len - 1;
+    for (KVal v = 1; v < p->kernels.data[i]->nodes.len; v++) {
+      KNode *n = kernel_node(p->kernels.data[i], v);
+      uint8_t c = p->varying.data[i].of[v];
+      if (!c)
+        continue;
+      n->op = K_arg;
+      n->imm.i = K_CONSTANT + c - 1;
+    }
 }
 
 /* ---- the plan */
@@ -141,6 +255,8 @@ static void print_part(const Program *p, const Part *part, Text *out)
   text_printf(out, " %10.4f MB %10.4f Mop ", (double)part->bytes / 1e6, (double)part->ops / 1e6);
   if (part->span)
     text_printf(out, " x %u positions ", part->span);
+  for (uint32_t i = 0; i < K_CONSTANTS && part->constant[i]; i++)
+    text_printf(out, " %d", part->constant[i]);
   for (uint32_t i = 0; i < part->binds.count; i++) {
     const Bind *b = &p->binds.data[part->binds.first + i];
     const KParam *param = &k->params.data[i];

@@ -27,11 +27,12 @@ typedef struct {
 typedef struct {
   uint32_t kernel;
   uint32_t grid;
-  bool per_token; /* grid counts for each token of the call */
-  Slice binds;    /* one for each parameter of the kernel */
-  uint64_t bytes; /* of weights or states streamed in one call */
-  uint64_t ops;   /* multiply-adds for one token, roughly */
-  uint32_t span;  /* 0, or: bytes and ops are for each position seen, at most so many */
+  bool per_token;                /* grid counts for each token of the call */
+  Slice binds;                   /* one for each parameter of the kernel */
+  uint64_t bytes;                /* of weights or states streamed in one call */
+  uint64_t ops;                  /* multiply-adds for one token, roughly */
+  uint32_t span;                 /* 0, or: bytes and ops are for each position seen, at most so many */
+  int32_t constant[K_CONSTANTS]; /* what tells the kernel from those that it also stands for */
 } Part;
 
 /* Parts run in any order, in parallel; a barrier follows. */
@@ -71,13 +72,20 @@ typedef struct {
   uint32_t buffer;
 } Item;
 
+/* Which of a kernel's nodes are constants of the grid: 1 + the constant's number, or 0. */
+typedef struct {
+  uint8_t *of;
+  uint32_t n; /* constants */
+} Varying;
+
 typedef struct {
   Arena *arena;
   const Module *module;
   const char *target;    /* the level that it is for */
   uint32_t target_needs; /* MI_CPU_* */
   ARRAY(Kernel *) kernels;
-  ARRAY(Buffer) buffers; /* buffers.data[0] is none */
+  ARRAY(Varying) varying; /* of each kernel; until program_end_kernels() */
+  ARRAY(Buffer) buffers;  /* buffers.data[0] is none */
   ARRAY(Bind) binds;
   ARRAY(Part) parts;
   ARRAY(Launch) launches;
@@ -94,8 +102,12 @@ uint32_t program_buffer(Program *p, Space space, const char *name, uint64_t byte
  * by lifetime, scratch at 0. 64-byte aligned. */
 void program_place(Program *p);
 
-/* Adds a kernel, or finds an equal one; returns its index. */
-uint32_t program_kernel(Program *p, Kernel *k);
+/* Adds a kernel as that of `part`, or finds one that is equal but for a few numbers outside of inner loops: these
+ * become constants that each part hands over. */
+void program_kernel(Program *p, Kernel *k, Part *part);
+
+/* Ends that: kernels read their constants as arguments. */
+void program_end_kernels(Program *p);
 
 /* The plan: every launch with its kernels, grid, operands, weight bytes and operations. */
 void program_print(const Program *p, Text *out);

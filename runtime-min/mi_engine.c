@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MI_ARGS = 3 }; /* of the call; a grid's constants follow */
+
 /* Below this many bytes and multiply-adds, a launch is over before the workers would have noticed. */
 enum { SMALL_WORK = 200000 };
 
@@ -14,7 +16,7 @@ typedef struct {
   const MiEngine *e;
   const MiPart *part;  /* the launch's first */
   const MiGrid *grids; /* of the entry */
-  int32_t args[3];
+  int32_t args[MI_ARGS];
 } Job;
 
 static const void *in_image(const MiImage *image, uint64_t offset)
@@ -192,13 +194,17 @@ static void run_range(void *arg, unsigned thread, int64_t lo, int64_t hi)
   const Job *job = arg;
   const MiEngine *e = job->e;
   const MiPart *part = job->part;
+  int32_t args[MI_ARGS + MI_CONSTANTS];
   uint8_t *const *pointers = e->pointers + (size_t)thread * e->image->n_binds;
 
+  memcpy(args, job->args, sizeof job->args);
   for (; hi > 0; part++) {
     const MiGrid *g = &job->grids[part->grid];
     int64_t n = iterations(g, job->args[1]), end = hi < n ? hi : n;
-    if (lo < end)
-      e->kernels[g->kernel](pointers + part->first_bind, job->args, lo, end);
+    if (lo < end) {
+      memcpy(args + MI_ARGS, g->constant, sizeof g->constant);
+      e->kernels[g->kernel](pointers + part->first_bind, args, lo, end);
+    }
     lo = lo > n ? lo - n : 0;
     hi -= n;
   }
@@ -207,23 +213,23 @@ static void run_range(void *arg, unsigned thread, int64_t lo, int64_t hi)
 typedef struct {
   const MiPart *last;
   int64_t iterations;
-  uint64_t bytes, ops;
+  double bytes, ops;
   bool small; /* not worth waking anyone */
 } Work;
 
 static Work work_of(const Job *job)
 {
-  uint64_t tokens = (uint64_t)job->args[1], seen = (uint64_t)job->args[0] + tokens;
+  uint32_t tokens = (uint32_t)job->args[1], seen = (uint32_t)job->args[0] + tokens;
   Work w = {0};
   bool known = true;
 
   for (const MiPart *part = job->part; !w.last; part++) {
     const MiGrid *g = &job->grids[part->grid];
-    uint64_t times = !g->span ? 1 : seen < g->span ? seen : g->span;
+    double times = !g->span ? 1 : seen < g->span ? seen : g->span;
     w.iterations += iterations(g, job->args[1]);
     w.bytes += g->bytes * times;
     w.ops += g->ops * times * tokens;
-    known &= g->ops != 0; /* bytes alone say nothing of activations */
+    known &= g->ops > 0; /* bytes alone say nothing of activations */
     w.last = part->last ? part : NULL;
   }
   w.small = known && w.bytes + w.ops < SMALL_WORK;
@@ -261,7 +267,8 @@ bool mi_engine_run(MiEngine *e, int entry, const int32_t *tokens, uint32_t n, ui
     return false;
   const MiPart *part = e->parts + en->first_part, *end = part + en->n_parts;
   Job job = {.e = e, .grids = e->grids + en->first_grid, .args = {(int32_t)pos, (int32_t)n, (int32_t)e->top}};
-  memcpy(e->arena + h->tokens_at, tokens, n * sizeof *tokens);
+  if (tokens)
+    memcpy(e->arena + h->tokens_at, tokens, n * sizeof *tokens);
   for (job.part = part; job.part < end;)
     job.part = run_launch(e, &job);
   return true;

@@ -8,7 +8,8 @@
 
 /* What a launch cost so far. */
 typedef struct {
-  uint64_t calls, ns, bytes, ops;
+  uint64_t calls, ns;
+  double bytes, ops;
 } MiProfileRow;
 
 typedef struct {
@@ -43,7 +44,8 @@ void mi_engine_close(MiEngine *e);
 int mi_engine_entry(const MiEngine *e, const char *name);
 
 /* Runs `n` tokens of which the first has position `pos`. States then hold pos + n tokens. False, and nothing
- * done, if n or pos is out of range. Does not check that ids are below the vocabulary's size. */
+ * done, if n or pos is out of range. Does not check that ids are below the vocabulary's size. An entry without tokens,
+ * whose inputs stand in the arena: NULL, 1, 0. */
 bool mi_engine_run(MiEngine *e, int entry, const int32_t *tokens, uint32_t n, uint32_t pos);
 
 /* float[n_vocab], after an entry that has logits; valid, and free to be changed, until the next run. */

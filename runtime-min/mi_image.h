@@ -22,11 +22,11 @@ enum { MI_PAGE = 4096, MI_ALIGN = 64 };
 /* Runs grid iterations lo <= i < hi.
  *   buf      one pointer for each parameter; the last is the thread's scratch memory if the kernel has it
  *   args     [0] position of the first token, [1] number of tokens in this call, [2] how many of the largest logits
- *            are wanted, 0: all; others may come out as -inf */
+ *            are wanted, 0: all; others may come out as -inf; [3] .. [5] constants of the grid */
 typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);
 
 enum { MI_SPACE_WEIGHTS, MI_SPACE_ARENA, MI_SPACE_STATE, MI_SPACE_SCRATCH, MI_SPACE_COUNT };
-enum { MI_MAX_PARAMS = 16 };
+enum { MI_MAX_PARAMS = 16, MI_CONSTANTS = 3 };
 
 /* What a kernel's parameter points to, as one number: the space in the top two bits, below it the offset there
  * in units of MI_ALIGN bytes. */
@@ -39,13 +39,13 @@ typedef uint16_t MiBind;
 
 /* A kernel and how often it runs. */
 typedef struct {
-  uint64_t bytes;  /* of weights or states that it streams: for profiles, and to see what is worth a thread */
-  uint64_t ops;    /* multiply-adds for one token, for profiles; 0: not known */
+  float bytes;     /* of weights or states that it streams: for profiles, and to see what is worth a thread */
+  float ops;       /* multiply-adds for one token, likewise; 0: not known */
   uint32_t grid;   /* iterations; times the number of tokens of the call if per_token */
   uint32_t span;   /* 0, or: bytes and ops are for each position that a token sees, at most so many */
-  uint32_t kernel; /* index in the table of kernels */
-  uint16_t n_binds;
-  uint16_t per_token;
+  uint16_t kernel; /* index in the table of kernels */
+  uint8_t n_binds, per_token;
+  int32_t constant[MI_CONSTANTS]; /* sizes and the like in which layers differ that share a kernel */
 } MiGrid;
 
 typedef struct {

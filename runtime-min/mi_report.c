@@ -136,7 +136,7 @@ static void put_row(MiOut *out, const MiProfileRow *r, uint64_t total_ns)
   double ns = r->ns ? (double)r->ns : 1;
 
   mi_out_format(out, " %8llu %11.3f %6.1f%% %8.2f %9.2f\n", (unsigned long long)r->calls, ns / 1e6,
-                ns * 100 / (total_ns ? (double)total_ns : 1), (double)r->bytes / ns, 2 * (double)r->ops / ns);
+                ns * 100 / (total_ns ? (double)total_ns : 1), r->bytes / ns, 2 * r->ops / ns);
 }
 
 static void profile_entry(const MiEngine *e, const MiEntry *en, MiOut *out)

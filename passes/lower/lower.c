@@ -53,9 +53,12 @@ Q8aLayout lower_q8a(int64_t rows, int64_t columns)
   return q;
 }
 
+/* A multiple of every level's tile of keys, so that states lie at the same place for all. */
 int64_t lower_slots(const Lower *l, const Type *state)
 {
-  return (int64_t)round_up((uint64_t)state->dim[0], (uint64_t)l->key_tile);
+  enum { MULTIPLE = 64 };
+  assert(MULTIPLE % l->key_tile == 0);
+  return (int64_t)round_up((uint64_t)state->dim[0], MULTIPLE);
 }
 
 KElem lower_state_elem(const Type *state)
@@ -283,12 +286,13 @@ Part *lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_
   for (uint32_t i = 0; i < l->binds.len; i++)
     *PUSH(l->arena, p->binds) = l->binds.data[i];
   Kernel *k = pass_legalize(l->arena, l->k, l->target);
-  *PUSH(l->arena, p->parts) = (Part){.kernel = program_kernel(p, k),
-                                     .grid = (uint32_t)grid,
-                                     .per_token = per_token,
-                                     .binds = {first, l->binds.len},
-                                     .bytes = bytes,
-                                     .ops = ops};
+  Part part = {.grid = (uint32_t)grid,
+               .per_token = per_token,
+               .binds = {first, l->binds.len},
+               .bytes = bytes,
+               .ops = ops};
+  program_kernel(p, k, &part);
+  *PUSH(l->arena, p->parts) = part;
   l->k = NULL;
   return &p->parts.data[p->parts.len - 1];
 }
@@ -573,7 +577,6 @@ bool pass_lower(const Module *m, const Target *target, bool whole_head, Program 
   Lower l = {.prog = p, .arena = m->arena, .target = target, .e = e, .lanes = target->vector_bytes / 4};
 
   l.key_tile = KEY_VECTORS * l.lanes;
-  l.key_tile = KEY_VECTORS * l.lanes;
 
   if (!check_weight_uses(m, e))
     return false;
@@ -599,6 +602,7 @@ bool pass_lower(const Module *m, const Target *target, bool whole_head, Program 
   for (uint32_t i = 0; i < m->graphs.len; i++)
     if (!lower_graph(&l, m->graphs.data[i]))
       return false;
+  program_end_kernels(p);
   program_place(p);
   *out = p;
   return true;

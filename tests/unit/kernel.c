@@ -170,7 +170,7 @@ Test(kernel, damaged_text_is_harmless)
 typedef struct {
   const Kernel *k;
   int64_t grid;
-  int32_t args[3];
+  int32_t args[K_ARGS];
   uint64_t bytes[MAX_BUFS];
   uint8_t *before[MAX_BUFS], *after[MAX_BUFS]; /* after: NULL where nothing is expected */
   char *error;
@@ -220,7 +220,7 @@ static Run read_run(Arena *a, const Case *c)
     if (!strcmp(line, "grid"))
       r.grid = atoi(rest);
     else if (!strcmp(line, "args"))
-      sscanf(rest, "%d %d", &r.args[0], &r.args[1]);
+      sscanf(rest, "%d %d %d %d", &r.args[0], &r.args[1], &r.args[2], &r.args[K_CONSTANT]);
     else if (!strcmp(line, "error"))
       r.error = rest;
     else if (rest[0] == '=')

@@ -131,6 +131,8 @@ static void run_part(const Run *r, const Part *part, const int32_t *args)
   Err e = {0};
 
   cr_assert_leq(part->binds.count, MI_MAX_PARAMS);
+  int32_t all[K_ARGS] = {args[0], args[1], args[2]};
+  memcpy(all + K_CONSTANT, part->constant, sizeof part->constant);
   for (uint32_t i = 0; i < part->binds.count; i++) {
     const Bind *b = &r->p->binds.data[part->binds.first + i];
     const Buffer *at = &r->p->buffers.data[b->buffer];
@@ -138,10 +140,9 @@ static void run_part(const Run *r, const Part *part, const int32_t *args)
     bytes[i] = at->bytes - b->offset;
   }
   if (r->through == THROUGH_EVAL)
-    cr_assert(kernel_eval(r->p->kernels.data[part->kernel], eval_buf, bytes, args, 0, grid, &e), "%s",
-              e.text);
+    cr_assert(kernel_eval(r->p->kernels.data[part->kernel], eval_buf, bytes, all, 0, grid, &e), "%s", e.text);
   else
-    r->kernels[part->kernel](buf, args, 0, grid);
+    r->kernels[part->kernel](buf, all, 0, grid);
 }
 
 static void run_entry(const Run *r, uint32_t entry, int32_t pos, int32_t tokens)
