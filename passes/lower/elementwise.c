@@ -43,8 +43,13 @@ KVal lower_elementwise(Kernel *k, Op op, KVal a, KVal b)
   }
 }
 
+/* Known numbers are multiplied here: kernels that differ in what nothing is multiplied by are equal. */
 KVal idx_mul(Kernel *k, KVal a, int64_t by)
 {
+  const KNode *n = kernel_node(k, a);
+
+  if (n->op == K_const)
+    return k_idx(k, n->imm.i * by);
   return by == 1 ? a : by == 0 ? k_idx(k, 0) : k_op2(k, K_mul, a, k_idx(k, by));
 }
 
@@ -53,7 +58,8 @@ KVal idx_add(Kernel *k, KVal a, KVal b)
   return k_op2(k, K_add, a, b);
 }
 
-/* Strides, in elements, of an operand of type t along each dimension of `full`; 0 where it is broadcast. */
+/* Strides, in elements, of an operand of type t along each dimension of `full`; 0 where it is broadcast. A dimension
+ * of one row has the stride that it would have with more: so one token's kernel is that of several. */
 static void operand_strides(const Lower *l, Val v, const Type *full, int64_t *stride)
 {
   const Type *t = &graph_node(l->g, v)->type;
@@ -66,7 +72,8 @@ static void operand_strides(const Lower *l, Val v, const Type *full, int64_t *st
   }
   for (uint32_t i = 0; i < full->rank; i++) {
     uint32_t back = full->rank - i;
-    stride[i] = back <= t->rank && t->dim[t->rank - back] > 1 ? own[t->rank - back] : 0;
+    bool rows = i + 1 < full->rank && full->dim[i] == 1;
+    stride[i] = back <= t->rank && (t->dim[t->rank - back] > 1 || rows) ? own[t->rank - back] : 0;
   }
 }
 

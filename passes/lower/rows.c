@@ -369,11 +369,10 @@ static void stage_update(Row *r)
   int64_t heads = heads_of(r), size = type_last(&r->full), slots = lower_slots(l, t), in_tile = l->key_tile;
   CacheRow c = {.r = r, .elem = elem, .keys = l->state_is_keys[state]};
   KVal head = heads == 1 ? k_idx(k, 0) : k_op2(k, K_rem, r->row, k_idx(k, heads));
-  KVal slot = idx_add(k, k_arg(k, 0), token_of(r));
+  /* a ring, also where the whole context has room: layers with a window and without then share a kernel */
+  KVal slot = k_op2(k, K_rem, idx_add(k, k_arg(k, 0), token_of(r)), k_idx(k, slots));
 
   c.param = lower_param(l, l->state_buffer[state], 0, elem, KA_WRITE, "state");
-  if (slots < (int64_t)l->prog->context)
-    slot = k_op2(k, K_rem, slot, k_idx(k, slots));
   KVal tile = k_op2(k, K_div, slot, k_idx(k, in_tile)), lane = k_op2(k, K_rem, slot, k_idx(k, in_tile));
   KVal tiles = idx_add(k, idx_mul(k, head, slots / in_tile), tile),
        rows = idx_add(k, idx_mul(k, head, slots), slot);
@@ -414,6 +413,10 @@ static void decide_kind(Row *r, RowNode *rn)
     rn->kind = ROW_NUMBER;
   else if (op == OP_rope || l->outside[rn->v] || times_read(r, rn->v) > 1)
     rn->kind = ROW_STORED;
+  /* A sum is most often the residual, which goes from layer to layer through the arena: where a prompt's last layer
+   * has no successor it goes there too, for the sake of one kernel. */
+  if (rn->kind == ROW_STORED && op == OP_add)
+    l->outside[rn->v] = 1;
   if (rn->kind == ROW_STORED && !l->outside[rn->v]) {
     rn->scratch = r->scratch_used;
     r->scratch_used += (int64_t)round_up((uint64_t)type_last(&r->full), PAD);
