@@ -1,4 +1,5 @@
 /* mi_report.c - what a program tells about itself: --json, --about, --version, --profile. */
+#include "mi_limits.h"
 #include "mi_session.h"
 
 #include <string.h>
@@ -131,15 +132,27 @@ static bool sum_named(const MiEngine *e, const MiEntry *en, uint32_t first, MiPr
   return true;
 }
 
-static void put_row(MiOut *out, const MiProfileRow *r, uint64_t total_ns)
+static void put_rate(MiOut *out, double rate, double limit)
+{
+  mi_out_format(out, " %9.2f", rate);
+  if (limit > 0)
+    mi_out_format(out, " %6.1f%%", rate * 100 / limit);
+  else
+    mi_out_format(out, " %7s", "-");
+}
+
+static void put_row(MiOut *out, const MiProfileRow *r, uint64_t total_ns, const MiLimits *limits)
 {
   double ns = r->ns ? (double)r->ns : 1;
 
-  mi_out_format(out, " %8llu %11.3f %6.1f%% %8.2f %9.2f\n", (unsigned long long)r->calls, ns / 1e6,
-                ns * 100 / (total_ns ? (double)total_ns : 1), r->bytes / ns, 2 * r->ops / ns);
+  mi_out_format(out, " %8llu %11.3f %6.1f%%", (unsigned long long)r->calls, ns / 1e6,
+                ns * 100 / (total_ns ? (double)total_ns : 1));
+  put_rate(out, (double)r->bytes / ns, limits->read_gbs);
+  put_rate(out, 2 * (double)r->ops / ns, limits->gops);
+  mi_out_text(out, "\n");
 }
 
-static void profile_entry(const MiEngine *e, const MiEntry *en, MiOut *out)
+static void profile_entry(const MiEngine *e, const MiEntry *en, const MiLimits *limits, MiOut *out)
 {
   const char *names = (const char *)e->image + e->image->names;
   MiProfileRow all = {0}, row;
@@ -148,20 +161,37 @@ static void profile_entry(const MiEngine *e, const MiEntry *en, MiOut *out)
     add_row(&all, &e->profile[en->first_part + i]);
   if (!all.calls)
     return;
-  mi_out_format(out, "%-28s %8s %11s %7s %8s %9s\n", en->name, "calls", "ms", "share", "GB/s", "Gop/s");
+  mi_out_format(out, "%-28s %8s %11s %7s %9s %7s %9s %7s\n", en->name, "calls", "ms", "share", "GB/s",
+                "of max", "Gop/s", "of max");
   for (uint32_t i = en->first_part; i < en->first_part + en->n_parts; i++) {
     if (!sum_named(e, en, i, &row))
       continue;
     mi_out_format(out, "  %-26s", names + e->parts[i].name);
-    put_row(out, &row, all.ns);
+    put_row(out, &row, all.ns, limits);
   }
   mi_out_format(out, "%-28s", "  all");
-  put_row(out, &all, all.ns);
+  put_row(out, &all, all.ns, limits);
+}
+
+static void put_limits(MiOut *out, const MiLimits *limits, unsigned threads)
+{
+  mi_out_format(out, "max of %u thread%s: ", threads, threads > 1 ? "s" : "");
+  if (limits->read_gbs > 0)
+    mi_out_format(out, "%.2f GB/s, reading all weights in order; ", limits->read_gbs);
+  else
+    mi_out_text(out, "GB/s not known, there are hardly any weights; ");
+  if (limits->gops > 0)
+    mi_out_format(out, "%.0f Gop/s, as MICC_PEAK_GOPS says\n", limits->gops);
+  else
+    mi_out_text(out, "Gop/s not known (MICC_PEAK_GOPS)\n");
 }
 
 /* A multiply-add counts as two operations. */
 void mi_report_profile(const MiEngine *e, MiOut *out)
 {
+  MiLimits limits = mi_limits_find(e);
+
   for (uint32_t i = 0; i < e->image->n_entries; i++)
-    profile_entry(e, &e->entries[i], out);
+    profile_entry(e, &e->entries[i], &limits, out);
+  put_limits(out, &limits, e->n_threads);
 }

@@ -225,6 +225,12 @@ Test(program, profile_groups_launches)
   cr_assert_str_eq(r.out, "7 8\n");
   cr_assert_not_null(strstr(r.err, "prefill   "));
   cr_assert_not_null(strstr(r.err, "  head, keep                        2 "));
+  cr_assert_not_null(strstr(r.err, "Gop/s not known (MICC_PEAK_GOPS)\n"));
+  setenv("MICC_PEAK_GOPS", "640", 1);
+  r = run("--token-ids 1,2,3,4,5,6 -n 2 --temp 0 --profile -t 2");
+  cr_assert_not_null(strstr(r.err, "max of 2 threads: "));
+  cr_assert_not_null(strstr(r.err, "; 640 Gop/s, as MICC_PEAK_GOPS says\n"));
+  cr_assert_not_null(strstr(r.err, "%\n"));
 }
 
 /* ---- logits */

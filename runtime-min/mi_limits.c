@@ -1,0 +1,65 @@
+/* mi_limits.c - the speed at which the weights can be read, measured on the weights themselves: in order, by the engine's
+ * own threads, with next to no arithmetic. So pages, caches and the other users of this machine are those that the launches
+ * met, and a small model's limit is that of the cache it fits in. */
+#include "mi_limits.h"
+#include "mi_host.h"
+
+#include <stdlib.h>
+
+enum { BLOCK = 8192, LEAST = 1024, PASSES = 3 }; /* words; blocks of a pass, or a clock would be too coarse */
+
+typedef struct {
+  const uint64_t *words;
+  int64_t blocks;
+  uint64_t sum; /* keeps the reads alive */
+} Reading;
+
+static void read_blocks(void *job, unsigned thread, int64_t lo, int64_t hi)
+{
+  Reading *r = job;
+  uint64_t sum[8] = {0};
+
+  (void)thread;
+  for (int64_t i = lo; i < hi; i++) {
+    const uint64_t *p = r->words + i % r->blocks * BLOCK;
+    for (int k = 0; k < BLOCK; k += 8)
+      for (int j = 0; j < 8; j++)
+        sum[j] += p[k + j];
+  }
+  for (int j = 1; j < 8; j++)
+    sum[0] += sum[j];
+  __atomic_fetch_add(&r->sum, sum[0], __ATOMIC_RELAXED);
+}
+
+static double read_rate(const MiEngine *e)
+{
+  const void *weights = (const char *)e->image + e->image->weights; /* begin a page */
+  Reading r = {weights, (int64_t)(e->image->weights_bytes / (BLOCK * sizeof *r.words)), 0};
+  int64_t total = r.blocks > LEAST ? r.blocks : LEAST;
+  double best = 0;
+
+  for (int i = 0; i < PASSES && r.blocks; i++) {
+    uint64_t start = mi_host_clock_ns();
+    mi_pool_run(e->pool, read_blocks, &r, total);
+    uint64_t ns = mi_host_clock_ns() - start;
+    double rate = (double)total * BLOCK * sizeof *r.words / (double)(ns ? ns : 1);
+    best = rate > best ? rate : best;
+  }
+  return best;
+}
+
+/* Whole Gop/s are exact enough; what is no number counts as not given. */
+static double given_peak(void)
+{
+  const char *p = getenv("MICC_PEAK_GOPS");
+  double value = 0;
+
+  for (; p && *p >= '0' && *p <= '9' && value < 1e9; p++)
+    value = value * 10 + (*p - '0');
+  return p && (!*p || *p == '.') ? value : 0;
+}
+
+MiLimits mi_limits_find(const MiEngine *e)
+{
+  return (MiLimits){read_rate(e), given_peak()};
+}
