@@ -181,17 +181,29 @@ bool op_variadic(Import *im, const OnnxNode *n)
   return im_out(im, n, 0, im_is(n, "Mean") ? im_op_f(im, OP_div, v, count) : v);
 }
 
+/* ---- formulas of several steps compute 16-bit floats in f32, and round once */
+
+static Val argument(Import *im, const OnnxNode *n)
+{
+  return im_float_compute(im, im_in(im, n, 0));
+}
+
+static bool give(Import *im, const OnnxNode *n, Val v)
+{
+  return im_out(im, n, 0, im_cast_like(im, v, im_in(im, n, 0)));
+}
+
 /* ---- trigonometry and its relatives */
 
 bool op_reciprocal(Import *im, const OnnxNode *n)
 {
-  return im_out(im, n, 0, over(im, 1, im_in(im, n, 0)));
+  return give(im, n, over(im, 1, argument(im, n)));
 }
 
 bool op_tan(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, divide(im, im_add1(im, OP_sin, x), im_add1(im, OP_cos, x)));
+  Val x = argument(im, n);
+  return give(im, n, divide(im, im_add1(im, OP_sin, x), im_add1(im, OP_cos, x)));
 }
 
 static Val one_minus_square(Import *im, Val x)
@@ -201,15 +213,15 @@ static Val one_minus_square(Import *im, Val x)
 
 bool op_asin(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, im_add1(im, OP_atan, divide(im, x, root(im, one_minus_square(im, x)))));
+  Val x = argument(im, n);
+  return give(im, n, im_add1(im, OP_atan, divide(im, x, root(im, one_minus_square(im, x)))));
 }
 
 bool op_acos(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
+  Val x = argument(im, n);
   Val half = im_add1(im, OP_atan, root(im, divide(im, from(im, 1, x), plus(im, x, 1))));
-  return im_out(im, n, 0, times(im, half, 2));
+  return give(im, n, times(im, half, 2));
 }
 
 static Val half_of(Import *im, Op op, Val x) /* (e^x op e^-x) / 2 */
@@ -219,31 +231,31 @@ static Val half_of(Import *im, Op op, Val x) /* (e^x op e^-x) / 2 */
 
 bool op_sinh(Import *im, const OnnxNode *n)
 {
-  return im_out(im, n, 0, half_of(im, OP_sub, im_in(im, n, 0)));
+  return give(im, n, half_of(im, OP_sub, argument(im, n)));
 }
 
 bool op_cosh(Import *im, const OnnxNode *n)
 {
-  return im_out(im, n, 0, half_of(im, OP_add, im_in(im, n, 0)));
+  return give(im, n, half_of(im, OP_add, argument(im, n)));
 }
 
 bool op_asinh(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0), a = im_add1(im, OP_abs, x);
+  Val x = argument(im, n), a = im_add1(im, OP_abs, x);
   Val l = logarithm(im, add(im, a, root(im, plus(im, mul(im, a, a), 1))));
-  return im_out(im, n, 0, mul(im, im_add1(im, OP_sign, x), l));
+  return give(im, n, mul(im, im_add1(im, OP_sign, x), l));
 }
 
 bool op_acosh(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0), square = mul(im, plus(im, x, -1), plus(im, x, 1));
-  return im_out(im, n, 0, logarithm(im, add(im, x, root(im, square))));
+  Val x = argument(im, n), square = mul(im, plus(im, x, -1), plus(im, x, 1));
+  return give(im, n, logarithm(im, add(im, x, root(im, square))));
 }
 
 bool op_atanh(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, times(im, logarithm(im, divide(im, plus(im, x, 1), from(im, 1, x))), 0.5));
+  Val x = argument(im, n);
+  return give(im, n, times(im, logarithm(im, divide(im, plus(im, x, 1), from(im, 1, x))), 0.5));
 }
 
 /* ---- activations */
@@ -261,63 +273,62 @@ static Val exp_branch(Import *im, Val x, double alpha)
 
 bool op_elu(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, im_where(im, negative(im, x), exp_branch(im, x, im_float(im, n, "alpha", 1)), x));
+  Val x = argument(im, n);
+  return give(im, n, im_where(im, negative(im, x), exp_branch(im, x, im_float(im, n, "alpha", 1)), x));
 }
 
 bool op_selu(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
+  Val x = argument(im, n);
   double alpha = im_float(im, n, "alpha", 1.67326319217681884765625);
   double gamma = im_float(im, n, "gamma", 1.05070102214813232421875);
-  return im_out(im, n, 0, times(im, im_where(im, negative(im, x), exp_branch(im, x, alpha), x), gamma));
+  return give(im, n, times(im, im_where(im, negative(im, x), exp_branch(im, x, alpha), x), gamma));
 }
 
 bool op_celu(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
+  Val x = argument(im, n);
   double alpha = im_float(im, n, "alpha", 1);
   Val low = exp_branch(im, times(im, x, 1 / alpha), alpha);
-  return im_out(im, n, 0, im_where(im, negative(im, x), low, x));
+  return give(im, n, im_where(im, negative(im, x), low, x));
 }
 
 bool op_leaky_relu(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
+  Val x = argument(im, n);
   double alpha = im_float(im, n, "alpha", 0.01);
   Val low = times(im, x, alpha);
-  return im_out(im, n, 0,
-                alpha > 0 && alpha <= 1 ? im_add2(im, OP_max, x, low)
-                                        : im_where(im, negative(im, x), low, x));
+  return give(im, n,
+              alpha > 0 && alpha <= 1 ? im_add2(im, OP_max, x, low) : im_where(im, negative(im, x), low, x));
 }
 
 /* Before opset 7 a slope of one dimension belongs to the channels. */
 bool op_prelu(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0), slope = im_in(im, n, 1);
+  Val x = argument(im, n), slope = im_float_compute(im, im_in(im, n, 1));
 
   if (im_opset(im, n) < 7 && im_rank(im, slope) == 1 && im_rank(im, x) > 1)
     slope = im_at_channel(im, slope, 1, im_rank(im, x));
-  return im_out(im, n, 0, im_where(im, negative(im, x), mul(im, x, slope), x));
+  return give(im, n, im_where(im, negative(im, x), mul(im, x, slope), x));
 }
 
 bool op_thresholded_relu(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0), zero = im_const_like(im, x, 0);
+  Val x = argument(im, n), zero = im_const_like(im, x, 0);
   Val above = im_gt(im, x, im_const_like(im, x, im_float(im, n, "alpha", 1)));
-  return im_out(im, n, 0, im_where(im, above, x, zero));
+  return give(im, n, im_where(im, above, x, zero));
 }
 
 bool op_hard_sigmoid(Import *im, const OnnxNode *n)
 {
-  Val x = times(im, im_in(im, n, 0), im_float(im, n, "alpha", 0.2));
-  return im_out(im, n, 0, im_clip(im, plus(im, x, im_float(im, n, "beta", 0.5)), 0, 1));
+  Val x = times(im, argument(im, n), im_float(im, n, "alpha", 0.2));
+  return give(im, n, im_clip(im, plus(im, x, im_float(im, n, "beta", 0.5)), 0, 1));
 }
 
 bool op_hard_swish(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, mul(im, x, im_clip(im, plus(im, times(im, x, 1.0 / 6), 0.5), 0, 1)));
+  Val x = argument(im, n);
+  return give(im, n, mul(im, x, im_clip(im, plus(im, times(im, x, 1.0 / 6), 0.5), 0, 1)));
 }
 
 static Val softplus(Import *im, Val x)
@@ -328,49 +339,49 @@ static Val softplus(Import *im, Val x)
 
 bool op_softplus(Import *im, const OnnxNode *n)
 {
-  return im_out(im, n, 0, softplus(im, im_in(im, n, 0)));
+  return give(im, n, softplus(im, argument(im, n)));
 }
 
 bool op_mish(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, mul(im, x, im_add1(im, OP_tanh, softplus(im, x))));
+  Val x = argument(im, n);
+  return give(im, n, mul(im, x, im_add1(im, OP_tanh, softplus(im, x))));
 }
 
 bool op_softsign(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, divide(im, x, plus(im, im_add1(im, OP_abs, x), 1)));
+  Val x = argument(im, n);
+  return give(im, n, divide(im, x, plus(im, im_add1(im, OP_abs, x), 1)));
 }
 
 bool op_swish(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
+  Val x = argument(im, n);
   double alpha = im_float(im, n, "alpha", 1);
 
   if (alpha == 1)
-    return im_out(im, n, 0, im_add1(im, OP_silu, x));
-  return im_out(im, n, 0, mul(im, x, im_add1(im, OP_sigmoid, times(im, x, alpha))));
+    return give(im, n, im_add1(im, OP_silu, x));
+  return give(im, n, mul(im, x, im_add1(im, OP_sigmoid, times(im, x, alpha))));
 }
 
 bool op_gelu(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0);
+  Val x = argument(im, n);
 
   if (!strcmp(im_str(im, n, "approximate", "none"), "tanh"))
-    return im_out(im, n, 0, im_add1(im, OP_gelu, x));
+    return give(im, n, im_add1(im, OP_gelu, x));
   Val e = im_add1(im, OP_erf, times(im, x, M_SQRT1_2));
-  return im_out(im, n, 0, mul(im, times(im, x, 0.5), plus(im, e, 1)));
+  return give(im, n, mul(im, times(im, x, 0.5), plus(im, e, 1)));
 }
 
 /* x < -lambd: x + bias; x > lambd: x - bias; else 0 */
 bool op_shrink(Import *im, const OnnxNode *n)
 {
-  Val x = im_in(im, n, 0), zero = im_const_like(im, x, 0);
+  Val x = argument(im, n), zero = im_const_like(im, x, 0);
   double lambd = im_float(im, n, "lambd", 0.5), bias = im_float(im, n, "bias", 0);
   Val low = im_add2(im, OP_lt, x, im_const_like(im, x, -lambd));
   Val high = im_gt(im, x, im_const_like(im, x, lambd));
-  return im_out(im, n, 0, im_where(im, low, plus(im, x, bias), im_where(im, high, plus(im, x, -bias), zero)));
+  return give(im, n, im_where(im, low, plus(im, x, bias), im_where(im, high, plus(im, x, -bias), zero)));
 }
 
 /* ---- limits and tests */
@@ -412,10 +423,11 @@ bool op_is_inf(Import *im, const OnnxNode *n)
 
 /* ---- element types */
 
-/* A power of two that is near: the exponent's bits of an f32, rounded as `mode` says. ONNX Cast-24, round_mode. */
+/* A power of two that is near: the exponent's bits of an f32. ONNX Cast-24, round_mode "nearest" or "down"; "up" is
+ * what the core's cast does. */
 static Val to_e8m0(Import *im, Val x, const char *mode)
 {
-  int64_t bias = !strcmp(mode, "up") ? 0x7fffff : !strcmp(mode, "nearest") ? 0x400000 : 0;
+  int64_t bias = !strcmp(mode, "nearest") ? 0x400000 : 0;
   Val bits = im_bitcast(im, im_cast(im, x, DT_F32), DT_U32);
 
   bits = im_add2(im, OP_add, bits, im_const_i(im, DT_U32, bias));
@@ -425,8 +437,10 @@ static Val to_e8m0(Import *im, Val x, const char *mode)
 
 static bool cast_out(Import *im, const OnnxNode *n, Val x, DType to)
 {
-  if (to == DT_F8E8M0 && im_is_float(im_elem(im, x)))
-    return im_out(im, n, 0, to_e8m0(im, x, im_str(im, n, "round_mode", "up")));
+  const char *mode = im_str(im, n, "round_mode", "up");
+
+  if (to == DT_F8E8M0 && im_is_float(im_elem(im, x)) && strcmp(mode, "up"))
+    return im_out(im, n, 0, to_e8m0(im, x, mode));
   return im_out(im, n, 0, im_cast_to(im, x, to, im_int(im, n, "saturate", 1)));
 }
 
