@@ -2,6 +2,7 @@
 #include "frontend/model.h"
 #include "frontend/gguf/gguf.h"
 #include "frontend/mapping.h"
+#include "frontend/onnx/onnx.h"
 
 /* ---- which format is it */
 
@@ -12,13 +13,6 @@ static bool is_safetensors(const uint8_t *p, uint64_t n)
   for (int i = 0; i < 8 && n > 8; i++)
     header |= (uint64_t)p[i] << 8 * i;
   return n > 8 && header >= 2 && header <= n - 8 && p[8] == '{';
-}
-
-/* A ModelProto begins with ir_version (field 1, a small varint), then a text or message field. */
-static bool is_onnx(const uint8_t *p, uint64_t n)
-{
-  return n > 3 && p[0] == 0x08 && p[1] >= 1 && p[1] < 64 && p[2] &&
-         memchr("\x12\x1a\x22\x32\x3a\x42", p[2], 6);
 }
 
 /* Formats that are told apart only to say so. */
@@ -36,7 +30,7 @@ static const struct {
     {"a ggml file from before GGUF", NULL, 0, "fmgg"},
     {"a ggml file from before GGUF", NULL, 0, "tjgg"},
     {"a Git LFS pointer, not the model itself", NULL, 0, "version https://git-lfs"},
-    {"an ONNX file", is_onnx, 0, NULL}, /* last: the weakest test */
+    {"an ONNX file", onnx_probe, 0, NULL}, /* last: the weakest test */
 };
 
 static const char *other_format(const uint8_t *p, uint64_t n)

@@ -1,6 +1,9 @@
 /* inspect.c - `micc inspect`: what it prints, as text and as JSON, and its exit codes. */
 #include "driver/inspect.c" /* the driver is a program, not a library */
+#include "driver/inspect_onnx.c"
+#include "driver/inspect_text.c"
 #include "tests/unit/gguf_tools.h"
+#include "tests/unit/onnx_tools.h"
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>
@@ -23,7 +26,7 @@ static const char odd_file[] =
     "\"many\" 4:9 4:0 8:6 x:010203040506 "
     "8:9 x:746f6be280ae7b7d2e 4:2 8:2 8:3 4:1 8:0 pad:32 0*12";
 
-static Inspect run(const char *path, Options o)
+static Inspect run(const char *path, InspectOptions o)
 {
   Inspect x = {0};
   Err e = {0};
@@ -36,21 +39,52 @@ static Inspect run(const char *path, Options o)
 static void done(Inspect *x)
 {
   model_close(x->m);
+  onnx_close(x->onnx);
   arena_free(&x->arena);
 }
 
-static Inspect run_odd(Options o)
+static Inspect run_bytes(const Text *t, InspectOptions o)
 {
   char path[] = "/tmp/micc-inspect-XXXXXX";
-  Arena a = {0};
-  Text t = {.arena = &a};
   int fd = mkstemp(path);
 
-  gguf_text(&t, odd_file);
-  cr_assert(fd >= 0 && write(fd, t.data, t.len) == (ssize_t)t.len);
+  cr_assert(fd >= 0 && write(fd, t->data, t->len) == (ssize_t)t->len);
   close(fd);
   Inspect x = run(path, o);
   unlink(path);
+  return x;
+}
+
+static Inspect run_odd(InspectOptions o)
+{
+  Arena a = {0};
+  Text t = {.arena = &a};
+
+  gguf_text(&t, odd_file);
+  Inspect x = run_bytes(&t, o);
+  arena_free(&a);
+  return x;
+}
+
+/* A model with one of each: types, free dimensions, subgraphs, functions, external data, odd texts. */
+static const char onnx_file[] =
+    "1:8 2'maker' 3'2.0' 5:3 6'what it does' 8{ 2:17 } 8{ 1'com.microsoft' 2:1 } "
+    "14{ 1'model_license' 2'MIT' } 14{ 1'author' 2x611b5b6dff } "
+    "25{ 1'F' 10'mine' 4'a' 5'b' 7{ 4'Elu' 1'a' 2'b' } } "
+    "7{ 2'net' 1{ 4'Relu' 1'x' 2'y' } 1{ 4'Relu' 1'y' 2'z' } 1{ 4'Gelu' 7'com.microsoft' 1'z' 2'u' } "
+    "1{ 4'If' 1'c' 2'v' 5{ 1'then_branch' 6{ 1{ 4'Constant' 2'k' 5{ 1'value' 5{ 1[2 2] 2:7 7[1 2 3 4] } 20:4 "
+    "} } } "
+    "20:5 } } 11{ 1'x' 2{ 1{ 1:1 2{ 1{ 2'batch' } 1{ } 1{ 1:3 } } } } } 11{ 1'w' 2{ 1{ 1:10 } } } "
+    "11{ 1'c' 2{ 4{ 1{ 1{ 1:9 2{ } } } } } } 12{ 1'v' } "
+    "5{ 8'w' 1[3 5] 2:10 14:1 13{ 1'location' 2'w.bin' } } }";
+
+static Inspect run_onnx(InspectOptions o)
+{
+  Arena a = {0};
+  Text t = {.arena = &a};
+
+  onnx_text(&t, onnx_file);
+  Inspect x = run_bytes(&t, o);
   arena_free(&a);
   return x;
 }
@@ -77,7 +111,7 @@ Test(inspect, sample_text)
       " f32            1e-05\n",
       "\n  blk.4.ffn_norm.weight           f32    [64]                              256  0x121560\n",
   };
-  Inspect x = run(sample_path(), (Options){0});
+  Inspect x = run(sample_path(), (InspectOptions){0});
   expect_lines(&x, want, COUNT(want));
   done(&x);
 }
@@ -95,17 +129,17 @@ Test(inspect, odd_text)
       " u8[6]          [6 items: 1, 2, 3, 4, ...]\n",
       "\n  tok\\u202e{}.                    f16    [3][2]                             12  0x",
   };
-  Inspect x = run_odd((Options){0});
+  Inspect x = run_odd((InspectOptions){0});
   expect_lines(&x, want, COUNT(want));
   done(&x);
 }
 
 Test(inspect, tensors_only)
 {
-  Inspect x = run(sample_path(), (Options){.tensors = true});
+  Inspect x = run(sample_path(), (InspectOptions){.tensors = true});
   cr_expect(!strncmp(x.out.data, "tensors, 48\n", 12));
   done(&x);
-  x = run(sample_path(), (Options){.tensors = true, .json = true});
+  x = run(sample_path(), (InspectOptions){.tensors = true, .json = true});
   cJSON *j = cJSON_Parse(x.out.data);
   cr_assert(j);
   cr_expect_eq(cJSON_GetArraySize(j), 1);
@@ -123,7 +157,7 @@ static const cJSON *at(const cJSON *j, const char *key)
 
 Test(inspect, sample_json)
 {
-  Inspect x = run(sample_path(), (Options){.json = true});
+  Inspect x = run(sample_path(), (InspectOptions){.json = true});
   cJSON *j = cJSON_Parse(x.out.data);
   cr_assert(j);
   cr_expect_str_eq(at(j, "file")->valuestring, sample_path());
@@ -143,7 +177,7 @@ Test(inspect, sample_json)
 
 Test(inspect, odd_json)
 {
-  Inspect x = run_odd((Options){.json = true});
+  Inspect x = run_odd((InspectOptions){.json = true});
   cr_expect(strstr(x.out.data, "18446744073709551615"));
   cr_expect(strstr(x.out.data, "[null, null, 0.1, -0]"));
   cr_expect(strstr(x.out.data, "[1, 2, 3, 4, 5, 6]"));
@@ -154,6 +188,55 @@ Test(inspect, odd_json)
   cr_expect(cJSON_IsNull(at(at(j, "license"), "name")));
   cr_expect_str_eq(cJSON_GetArrayItem(at(j, "tensors"), 0)->child->valuestring, "tok\342\200\256{}.");
   cJSON_Delete(j);
+  done(&x);
+}
+
+Test(inspect, onnx_text)
+{
+  static const char *const want[] = {
+      "\nformat         ONNX, IR version 8\n",
+      "\nopset          17, com.microsoft 1\n",
+      "\nproducer       maker\n               2.0\n",
+      "\nmodel version  3\ngraph          net\ndescription    what it does\nlicence        MIT\n",
+      "\nexternal data  /tmp/w.bin\n",
+      "\nparameters     19 in 2 tensors\n",
+      "\ninputs\n  x                       float[batch,?,3]\n  c                       sequence(bool[])\n\n",
+      "\noutputs\n  v                       unknown\n",
+      "\noperators, 5 in 6 nodes\n  Relu                                     2\n  Constant ",
+      "\n  com.microsoft.Gelu                       1\n",
+      "\nfunctions, 1\n  mine.F                                   1 node\n",
+      "\n  int64                 1 tensor                     32 bytes\n  float16               1 tensor  ",
+      "\n  author                          \"a\\u001b[m\357\277\275\"\n",
+      "\n  k                                       int64          [2,2]                              32  0x",
+  };
+  Inspect x = run_onnx((InspectOptions){0});
+  expect_lines(&x, want, COUNT(want));
+  done(&x);
+}
+
+Test(inspect, onnx_json)
+{
+  Inspect x = run_onnx((InspectOptions){.json = true});
+  cJSON *j = cJSON_Parse(x.out.data);
+  cr_assert(j);
+  cr_expect_str_eq(at(j, "format")->valuestring, "ONNX");
+  cr_expect_str_eq(at(at(j, "license"), "model_license")->valuestring, "MIT");
+  cr_expect(cJSON_GetArraySize(at(j, "inputs")) == 2 && cJSON_GetArraySize(at(j, "operators")) == 5);
+  const cJSON *shape = at(at(j, "inputs")->child, "shape");
+  cr_expect_str_eq(shape->child->valuestring, "batch");
+  cr_expect(cJSON_IsNull(shape->child->next) && shape->child->next->next->valueint == 3);
+  cr_expect_str_eq(at(at(j, "inputs")->child->next, "type")->valuestring, "sequence(bool[])");
+  cr_expect(cJSON_IsNull(at(at(j, "outputs")->child, "shape")));
+  cr_expect_eq(cJSON_GetArraySize(at(j, "metadata")), 2);
+  cr_expect_eq(strlen(at(j, "sha256")->valuestring), 64);
+  cJSON_Delete(j);
+  done(&x);
+}
+
+Test(inspect, onnx_tensors)
+{
+  Inspect x = run_onnx((InspectOptions){.tensors = true});
+  cr_expect(!strncmp(x.out.data, "tensors, 2\n", 11), "%s", x.out.data);
   done(&x);
 }
 
