@@ -21,6 +21,7 @@ typedef struct {
   Val quantised;                     /* the node that wants it in 8 bits, 0: none */
   uint16_t key_scales, value_scales; /* q8_0 states */
   bool blocks;                       /* states are q8_0 */
+  bool rings;                        /* states may be rings: some layer of the graph has a window */
   KElem elem;                        /* of the states */
   int64_t heads, kv_heads, size, slots;
   unsigned together; /* heads of an iteration */
@@ -30,7 +31,8 @@ typedef struct {
   KVal q_at;         /* element where the first head's query, and its result, start */
   KVal block;        /* the block of a quantised result where the first head starts */
   KVal pos, low;     /* idx: the token's position; the first position it sees */
-  KVal kv_head;
+  KVal tiles;        /* of a head's keys */
+  KVal first_tile;   /* of the keys of the heads that share them */
 } Attention;
 
 /* Scratch: for each head a tile of scores, which become probabilities; then for each head the running result; then for all
@@ -173,7 +175,7 @@ static void score_blocks(const Attention *a, KVal tiles, KVal first, const Score
 static void scores(const Attention *a, KVal tile)
 {
   Kernel *k = a->l->k;
-  KVal none = k_flt(k, a->lanes, 0.0), tiles = idx_add(k, idx_mul(k, a->kv_head, a->slots / a->tile), tile);
+  KVal none = k_flt(k, a->lanes, 0.0), tiles = idx_add(k, a->first_tile, tile);
   KVal first = idx_mul(k, tiles, a->size * a->tile);
   Scores zero, sum;
 
@@ -198,7 +200,7 @@ static KVal seen(const Attention *a, KVal tile, KVal first)
   KVal at = k_op2(k, K_add, kernel_add(k, K_lane, i32, NULL, 0, 0), k_splat(k, i32, base));
   KVal ok = k_op2(k, K_le, at, k_splat(k, i32, k_cast(k, KE_i32, a->pos)));
 
-  if (a->n->attr.attention.window)
+  if (a->rings)
     ok = k_op2(k, K_and, ok, k_op2(k, K_le, k_splat(k, i32, k_cast(k, KE_i32, a->low)), at));
   return ok;
 }
@@ -249,7 +251,7 @@ static void add_values(const Attention *a, KVal tile, KVal rows, KVal j, int64_t
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
   KVal next[MAX_HEADS * MAX_CHUNK];
-  KVal slot = idx_add(k, idx_mul(k, a->kv_head, a->slots), idx_mul(k, tile, a->tile));
+  KVal slot = idx_mul(k, idx_add(k, a->first_tile, tile), a->tile);
   KVal at = idx_add(k, idx_mul(k, slot, a->size), j), scales = 0;
   uint32_t n = 0;
   Accs first, acc, body;
@@ -412,8 +414,8 @@ static void walk_tiles(Attention *a)
     set_number(a, k_idx(k, h), NUM_SUM, k_flt(k, 1, 0.0));
   }
   KVal tile = k_loop(k, from, end, 1), slot_tile = tile;
-  if (a->slots < (int64_t)a->l->prog->context)
-    slot_tile = k_op2(k, K_rem, tile, k_idx(k, a->slots / a->tile));
+  if (a->rings)
+    slot_tile = k_op2(k, K_rem, tile, a->tiles);
   scores(a, slot_tile);
   softmax_heads(a, tile);
   all_values(a, slot_tile, rows_seen(a, tile));
@@ -479,6 +481,22 @@ static unsigned heads_together(const Attention *a)
   return 1;
 }
 
+static bool has_windows(const Graph *g)
+{
+  for (Val v = 1; v < g->nodes.len; v++)
+    if (graph_node(g, v)->op == OP_attention && graph_node(g, v)->attr.attention.window)
+      return true;
+  return false;
+}
+
+/* As many positions as a token sees at most. Where some layers have windows, the others have one as wide as the context:
+ * then all share a kernel, whose constants are the grid's. */
+static int64_t seen_most(const Attention *a)
+{
+  int64_t context = a->l->prog->context, window = a->n->attr.attention.window;
+  return window && window < context ? window : context;
+}
+
 static void find_place(Attention *a, const Type *t)
 {
   Kernel *k = a->l->k;
@@ -486,14 +504,15 @@ static void find_place(Attention *a, const Type *t)
   KVal i = k_grid(k), token = k_op2(k, K_div, i, k_idx(k, items)), item = k_op2(k, K_rem, i, k_idx(k, items));
   KVal head = idx_mul(k, item, a->together);
 
-  a->kv_head = k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads));
+  a->tiles = k_idx(k, a->slots / a->tile);
+  a->first_tile = mul(k, k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads)), a->tiles);
   a->q_at = idx_add(k, idx_mul(k, token, lower_stride(t)), idx_mul(k, head, a->size));
   if (a->quantised)
     a->block = idx_add(k, idx_mul(k, token, a->heads * a->size / QBLOCK), idx_mul(k, head, a->size / QBLOCK));
   a->pos = idx_add(k, k_arg(k, 0), token);
   a->low = k_idx(k, 0);
-  if (a->n->attr.attention.window)
-    a->low = k_op2(k, K_max, a->low, k_op2(k, K_sub, a->pos, k_idx(k, a->n->attr.attention.window - 1)));
+  if (a->rings)
+    a->low = k_op2(k, K_max, a->low, k_op2(k, K_sub, a->pos, k_idx(k, seen_most(a) - 1)));
 }
 
 bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
@@ -514,10 +533,11 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   a.blocks = state->dtype == DT_Q8_0;
   a.lanes = l->lanes;
   a.tile = l->key_tile;
+  a.rings = has_windows(l->g);
   a.together = heads_together(&a);
   a.unroll = a.elem == KE_f16 && !l->target->f16c ? 1 : UNROLL; /* where a conversion is long code */
-  lower_begin(l, "attention.%lldx%lld.kv%lld.%s%s", (long long)a.heads, (long long)a.size,
-              (long long)a.kv_heads, kelem_info[a.elem].name, a.n->attr.attention.window ? ".window" : "");
+  lower_begin(l, "attention.%lldx%lld.kv%lld.%s", (long long)a.heads, (long long)a.size,
+              (long long)a.kv_heads, kelem_info[a.elem].name);
   a.q = lower_value(l, graph_in(l->g, v, 0), KA_READ);
   a.keys = lower_param(l, l->state_buffer[keys], 0, a.elem, KA_READ, "keys");
   a.values = lower_param(l, l->state_buffer[values], 0, a.elem, KA_READ, "values");
@@ -540,9 +560,9 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
     quantise(&a);
   int64_t grid = a.heads / a.together;
   bool per_token = lower_per_token(l, &t);
-  uint64_t row = (uint64_t)(a.kv_heads * a.size), window = (uint64_t)a.n->attr.attention.window;
+  uint64_t row = (uint64_t)(a.kv_heads * a.size);
   Part *part = lower_end(l, (uint64_t)(per_token ? grid : grid * t.dim[0]), per_token,
                          2 * row * kelem_info[a.elem].bytes, 2 * (uint64_t)(a.heads * a.size));
-  part->span = window && window < l->prog->context ? (uint32_t)window : l->prog->context;
+  part->span = (uint32_t)seen_most(&a);
   return true;
 }

@@ -29,6 +29,8 @@ typedef struct {
   uint32_t n;
   KVal panel;           /* idx: of the matrix */
   KVal row;             /* idx: first row within the panel; 0: all rows at once */
+  KVal groups;          /* idx: of 32 columns, in a row of the input */
+  KVal stride;          /* idx: of the results */
   KVal token;           /* idx: first token of the tile */
   unsigned tile;        /* tokens in a tile */
   unsigned panels;      /* of an iteration */
@@ -161,8 +163,7 @@ typedef struct {
 static KVal act_at(const Linear *c, const Group *g, int64_t per_group)
 {
   Kernel *k = c->l->k;
-  int64_t row = g->act.columns / QBLOCK * per_group;
-  return idx_add(k, idx_mul(k, c->token, row), idx_mul(k, g->group, per_group));
+  return idx_mul(k, idx_add(k, mul(k, c->token, c->groups), g->group), per_group);
 }
 
 /* The activations of columns 4n .. 4n+3, the same for every row. */
@@ -279,20 +280,21 @@ static void group_scales(const Linear *c, Group *g, KVal at, KVal in_block, cons
   }
 }
 
-static void block_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
+static void block_product(const Linear *c, uint16_t w, Val x, DType t, Sums *out)
 {
   Kernel *k = c->l->k;
   const PanelSpec *s = panel_spec(t);
   PanelOffsets o = panel_offsets(t);
   Group g = {
       .w = w, .dtype = t, .plan = lower_dot_plan(c->l->target, t), .act = lower_q8a_value(c->l, x, KA_READ)};
-  int64_t groups = dtype_info[t].block / QBLOCK, blocks = columns / dtype_info[t].block;
+  int64_t groups = dtype_info[t].block / QBLOCK;
+  KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
   KVal d[MAX_VEC], dmin[MAX_VEC] = {0}, zero = k_idx(k, 0);
   Sums first, body;
 
   zero_sums(c, &first);
-  KVal w0 = idx_mul(k, c->panel, (int64_t)panel_bytes(t, columns));
-  KVal b = k_loop(k, zero, k_idx(k, blocks), 1);
+  KVal w0 = idx_mul(k, mul(k, c->panel, blocks), o.block_bytes);
+  KVal b = k_loop(k, zero, blocks, 1);
   open_sums(c, &first, out);
   KVal at = idx_add(k, w0, idx_mul(k, b, o.block_bytes));
   if (streams(c))
@@ -331,7 +333,7 @@ static void product(const Linear *c, Val v, Sums *out)
   uint16_t wp = lower_param(l, lower_weight(l, w->attr.index, LAYOUT_PANEL), 0, KE_u8, KA_READ, "w");
 
   if (graph_node(l->g, x)->type.dtype == DT_Q8A)
-    block_product(c, wp, x, w->type.dtype, w->type.dim[1], out);
+    block_product(c, wp, x, w->type.dtype, out);
   else
     float_product(c, wp, x, w->type.dtype, w->type.dim[1], out);
 }
@@ -413,8 +415,7 @@ static void store_results(Epilogue *p)
     if (node->op == OP_quant || !l->outside[c->nodes[n]])
       continue;
     uint16_t y = lower_value(l, c->nodes[n], KA_WRITE);
-    int64_t stride = node->type.rank > 1 ? lower_stride(&node->type) : 0;
-    KVal at = idx_add(l->k, idx_mul(l->k, p->row, stride), p->column);
+    KVal at = idx_add(l->k, mul(l->k, p->row, c->stride), p->column);
     k_store(l->k, y, at, p->off, epilogue_value(p, c->nodes[n]));
   }
   if (quantised(c)) /* its numbers take the place of the first product's sums */
@@ -587,6 +588,8 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   if (c.shared && c.vecs == MAX_VEC) /* nor do they hold a panel well: half of it at once, in half the code */
     c.vecs /= 2;
   KVal iteration = k_grid(l->k);
+  c.groups = k_idx(l->k, type_last(x) / QBLOCK);
+  c.stride = k_idx(l->k, y->rank > 1 ? lower_stride(y) : 0);
   c.token = k_idx(l->k, 0);
   if (tokens > (int64_t)c.tile || c.shared) {
     c.token = k_loop(l->k, c.token, all ? k_arg(l->k, 1) : k_idx(l->k, tokens), c.tile);
