@@ -211,24 +211,25 @@ static bool finish_prop(Wire *w, void *s)
   return true;
 }
 
-/* Elements of these dimensions; a 0 among them makes any others good. */
+/* Elements of these dimensions. Also with a 0 among them the product of the others must fit, so that any
+ * order of multiplying does. */
 static bool count_elements(Wire *w, const OnnxPlace *at, const char *what, const int64_t *dims, uint32_t n,
                            int64_t *count)
 {
-  bool big = false;
+  int64_t product = 1;
+  bool empty = false;
 
-  *count = 1;
   if (n > ONNX_DIMS_MAX)
     return wire_bad(w, at->at, "%s: %" PRIu32 " dimensions, expected at most %d", what, n, ONNX_DIMS_MAX);
   for (uint32_t i = 0; i < n; i++) {
+    empty |= dims[i] == 0;
     if (dims[i] < 0)
       return wire_bad(w, at->at, "%s: dimension of size %" PRId64, what, dims[i]);
-    big |= __builtin_mul_overflow(*count, dims[i], count);
+    if (dims[i] && __builtin_mul_overflow(product, dims[i], &product))
+      return wire_bad(w, at->at, "%s: the dimensions make 2^63 elements or more", what);
   }
-  for (uint32_t i = 0; i < n; i++)
-    if (!dims[i])
-      *count = big = 0;
-  return !big || wire_bad(w, at->at, "%s: the dimensions make 2^63 elements or more", what);
+  *count = empty ? 0 : product;
+  return true;
 }
 
 static bool finish_tensor(Wire *w, void *s)

@@ -388,6 +388,8 @@ static const struct {
     {MODEL("5{ 8'w' 1:-1 2:1 }"), "0xa: tensor: dimension of size -1"},
     {MODEL("5{ 8'w' 1[4294967296 4294967296] 2:1 }"),
      "0xa: tensor: the dimensions make 2^63 elements or more"},
+    {MODEL("5{ 8'w' 1[4294967296 4294967296 0] 2:1 }"),
+     "0xa: tensor: the dimensions make 2^63 elements or more"},
     {MODEL("5{ 8'w' 1*65 2:1 }"), "0xa: tensor: 65 dimensions, expected at most 64"},
     /* external data */
     {MODEL("5{ 8'w' 14:1 }"),
