@@ -228,6 +228,9 @@ Val im_mean(Import *im, Val v, uint32_t axes, bool keep);
 Val im_arg(Import *im, Op op, Val v, uint32_t axis, bool last, bool keep); /* OP_argmax, OP_argmin: i64 */
 Val im_cum(Import *im, Op op, Val v, uint32_t axis, bool exclusive, bool reverse);
 Val im_softmax(Import *im, Val v, uint32_t axis);
+Val im_log_softmax(Import *im, Val v, uint32_t axis);
+Val im_pick(Import *im, Val v,
+            Val indices); /* elements along the last axis; the other dimensions are equal */
 Val im_topk(Import *im, Val v, int64_t count, bool largest); /* i64 indices along the last axis */
 
 Val im_matmul(Import *im, Val a, Val b); /* both of rank 2 or more; batch dimensions broadcast */

@@ -474,6 +474,24 @@ Val im_topk(Import *im, Val v, int64_t count, bool largest)
   return im_emit(im, OP_topk, &v, 1, a, NULL);
 }
 
+Val im_log_softmax(Import *im, Val x, uint32_t axis)
+{
+  Val y = im_float_compute(im, x);
+
+  y = im_add2(im, OP_sub, y, im_reduce(im, OP_reduce_max, y, 1u << axis, true));
+  Val sum = im_sum(im, im_add1(im, OP_exp, y), 1u << axis, true);
+  return im_cast_like(im, im_add2(im, OP_sub, y, im_add1(im, OP_log, sum)), x);
+}
+
+Val im_pick(Import *im, Val x, Val indices)
+{
+  Type t = im_type(im, x), ti = im_type(im, indices);
+  int64_t n = type_last(&t), k = type_last(&ti), rows = type_rows(&t);
+  Val base = im_add2(im, OP_mul, im_iota(im, DT_I64, rows), im_const_i(im, DT_I64, n));
+  Val at = im_add2(im, OP_add, im_reshape_to(im, indices, rows, k), im_unsqueeze(im, base, 1));
+  return im_reshape(im, im_gather(im, im_flat(im, x), at, 0), ti.rank, ti.dim);
+}
+
 /* ---- products */
 
 Val im_matmul(Import *im, Val a, Val b)

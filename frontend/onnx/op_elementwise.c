@@ -354,14 +354,20 @@ bool op_softsign(Import *im, const OnnxNode *n)
   return give(im, n, divide(im, x, plus(im, im_add1(im, OP_abs, x), 1)));
 }
 
+static Val swish(Import *im, Val x, double alpha)
+{
+  return alpha == 1 ? im_add1(im, OP_silu, x) : mul(im, x, im_add1(im, OP_sigmoid, times(im, x, alpha)));
+}
+
 bool op_swish(Import *im, const OnnxNode *n)
 {
-  Val x = argument(im, n);
-  double alpha = im_float(im, n, "alpha", 1);
+  return give(im, n, swish(im, argument(im, n), im_float(im, n, "alpha", 1)));
+}
 
-  if (alpha == 1)
-    return give(im, n, im_add1(im, OP_silu, x));
-  return give(im, n, mul(im, x, im_add1(im, OP_sigmoid, times(im, x, alpha))));
+bool op_swiglu(Import *im, const OnnxNode *n)
+{
+  Val value = im_float_compute(im, im_in(im, n, 1));
+  return give(im, n, mul(im, swish(im, argument(im, n), im_float(im, n, "alpha", 1)), value));
 }
 
 bool op_gelu(Import *im, const OnnxNode *n)

@@ -102,16 +102,6 @@ bool op_arg(Import *im, const OnnxNode *n)
   return im_out(im, n, 0, im_arg(im, im_is(n, "ArgMax") ? OP_argmax : OP_argmin, x, axis, last, keep));
 }
 
-/* Elements along the last axis, by indices of the same rank. */
-static Val pick(Import *im, Val x, Val indices)
-{
-  Type t = im_type(im, x), ti = im_type(im, indices);
-  int64_t n = type_last(&t), k = type_last(&ti), rows = type_rows(&t);
-  Val base = im_add2(im, OP_mul, im_iota(im, DT_I64, rows), im_const_i(im, DT_I64, n));
-  Val at = im_add2(im, OP_add, im_reshape_to(im, indices, rows, k), im_unsqueeze(im, base, 1));
-  return im_reshape(im, im_gather(im, im_flat(im, x), at, 0), ti.rank, ti.dim);
-}
-
 bool op_top_k(Import *im, const OnnxNode *n)
 {
   Val x = im_in(im, n, 0);
@@ -122,7 +112,7 @@ bool op_top_k(Import *im, const OnnxNode *n)
     return im_fail(im, n, "k is %lld of %lld elements", (long long)k, (long long)im_dim(im, x, axis));
   Val last = im_move(im, x, axis, rank - 1);
   Val indices = im_topk(im, last, k, im_int(im, n, "largest", 1));
-  return im_out(im, n, 0, im_move(im, pick(im, last, indices), rank - 1, axis)) &&
+  return im_out(im, n, 0, im_move(im, im_pick(im, last, indices), rank - 1, axis)) &&
          im_out(im, n, 1, im_move(im, indices, rank - 1, axis));
 }
 
@@ -139,20 +129,6 @@ bool op_cum(Import *im, const OnnxNode *n)
 
 /* ---- softmax and its relatives: before opset 13 over all dimensions from the axis on, then over one */
 
-static Val softmax(Import *im, Val x, uint32_t axis)
-{
-  return im_softmax(im, x, axis);
-}
-
-static Val log_softmax(Import *im, Val x, uint32_t axis)
-{
-  Val y = im_float_compute(im, x);
-
-  y = im_add2(im, OP_sub, y, im_reduce(im, OP_reduce_max, y, 1u << axis, true));
-  Val sum = im_sum(im, im_add1(im, OP_exp, y), 1u << axis, true);
-  return im_cast_like(im, im_add2(im, OP_sub, y, im_add1(im, OP_log, sum)), x);
-}
-
 static Val hardmax(Import *im, Val x, uint32_t axis)
 {
   Val at = im_arg(im, OP_argmax, x, axis, false, true);
@@ -166,8 +142,8 @@ bool op_softmax(Import *im, const OnnxNode *n)
   Type t = im_type(im, x);
   bool old = im_opset(im, n) < 13;
   uint32_t axis = im_axis_attr(im, n, "axis", old ? 1 : -1, t.rank);
-  Val (*build)(Import *, Val, uint32_t) = im_is(n, "Softmax")      ? softmax
-                                          : im_is(n, "LogSoftmax") ? log_softmax
+  Val (*build)(Import *, Val, uint32_t) = im_is(n, "Softmax")      ? im_softmax
+                                          : im_is(n, "LogSoftmax") ? im_log_softmax
                                                                    : hardmax;
   if (!im_ok(im))
     return false;
