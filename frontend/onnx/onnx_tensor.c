@@ -85,23 +85,23 @@ static bool decimal(OnnxText s, uint64_t *out)
   return s.len > 0;
 }
 
-/* "folder/of/model" + location. */
-static const char *beside(Arena *a, const char *model, const char *location)
+static size_t folder_length(const char *path)
 {
-  const char *slash = strrchr(model, '/');
-  return arena_printf(a, "%.*s%s", slash ? (int)(slash + 1 - model) : 0, model, location);
+  const char *slash = strrchr(path, '/');
+  return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
 /* Neighbours usually lie in the same file. A file that is noted twice is only mapped twice. */
 static OnnxFile *note_file(Wire *w, const char *location)
 {
-  const char *path = beside(w->arena, w->file->path, location);
+  size_t folder = folder_length(w->file->path);
   OnnxFile *f = w->file->next;
 
-  if (f && !strcmp(f->path, path))
+  if (f && !strcmp(f->path + folder, location))
     return f;
   f = NEW(w->arena, OnnxFile);
-  *f = (OnnxFile){.path = path, .model = w->file, .next = w->file->next};
+  *f = (OnnxFile){.model = w->file, .next = w->file->next};
+  f->path = arena_printf(w->arena, "%.*s%s", (int)folder, w->file->path, location);
   return w->file->next = f;
 }
 
@@ -125,12 +125,6 @@ bool onnx_external_find(Wire *w, OnnxTensor *t)
     return bad(&l, "external data in '%.100s', expected a path inside the model's folder", location.data);
   t->external = note_file(w, location.data);
   return true;
-}
-
-static size_t folder_length(const char *path)
-{
-  const char *slash = strrchr(path, '/');
-  return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
 /* Links may not lead out of the folder where the model stands. Where the model itself is a link, as in download
