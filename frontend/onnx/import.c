@@ -24,6 +24,7 @@ static bool add_initializer(Import *im, const char *name, const Tensor *t)
 
   if (!im->scope->outer && im_lookup(im, name, &before)) /* --fix gives another value */
     return true;
+  im->from = name;
   Val v = im_weight(im, weight_name(im, name), t);
   im_bind(im, name, v);
   return v != 0;

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-enum { MESSAGE_OPS = 6 }; /* in the error's line; the notes have all */
+enum { MESSAGE_OPS = 6 }; /* in the error's line; if there are more, the notes have all */
 
 typedef struct {
   const OnnxNode *first;
@@ -129,7 +129,8 @@ bool import_check_ops(Import *im, bool branches)
     const Missing *m = &c.missing.data[i];
     Text all = {.arena = im->arena};
     describe(m, &all);
-    im_note(im, "not supported: %s: %s", all.data, help_for(m, buf, sizeof buf));
+    if (c.missing.len > MESSAGE_OPS)
+      im_note(im, "not supported: %s: %s", all.data, help_for(m, buf, sizeof buf));
     if (i < MESSAGE_OPS)
       text_printf(&line, "%s%s: %s", i ? "; " : "", all.data, help_for(m, buf, sizeof buf));
   }
