@@ -16,6 +16,19 @@ const OpInfo op_info[OP_COUNT] = {
 #undef OP
 };
 
+bool op_elementwise(Op op)
+{
+  const OpInfo *info = &op_info[op];
+
+  switch (info->result) {
+  case RES_BCAST:
+  case RES_COMPARE:
+  case RES_WHERE: return true;
+  case RES_SAME: return info->inputs == 1 && info->attr == ATTR_NONE && op != OP_softmax;
+  default: return op == OP_cast || op == OP_bitcast;
+  }
+}
+
 /* ---- types */
 
 Type type_of(DType t, uint32_t rank, const int64_t *dim)

@@ -81,6 +81,9 @@ typedef struct {
 } OpInfo;
 extern const OpInfo op_info[OP_COUNT];
 
+/* Each element of the result depends on one element of each input: arithmetic, comparisons, where, casts. */
+bool op_elementwise(Op op);
+
 typedef struct {
   DType dtype;
   uint32_t rank; /* 0: a scalar */

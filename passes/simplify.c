@@ -1,17 +1,18 @@
 /* simplify.c - replaces an expression by a cheaper equal one, computes what is constant, and shares equal
  * nodes. needs: verified graph; keeps: types, outputs, states; leaves: dead nodes
  *
- * Every node goes through emit(): rules first, then folding, then sharing. The rules are a table with the
+ * Every node goes through simplify_emit(): rules first, then folding, then sharing. The rules are a table with the
  * algebra visible; most school algebra is wrong on floats (x - x is not 0 for infinities), so each row says
  * when it holds. A rule is skipped when its result would have another type (through broadcasting). */
+#include "passes/simplify.h"
+
 #include <ctype.h>
 #include <stdlib.h>
 
 #include "passes/lower/lower.h"
 #include "passes/passes.h"
-#include "passes/rewrite.h"
 
-typedef enum { ALWAYS, INTS } When;
+typedef enum { ALWAYS, INTS, FLOATS, BOOLS, SIGNED } When; /* INTS: bool too, where an op has it */
 
 typedef struct {
   const char *from, *to;
@@ -28,7 +29,7 @@ static const Rule rules[] = {
     {"mul(x, 0)", "0", INTS}, /* float: nan, inf, -0 */
     {"div(x, 1)", "x", ALWAYS},
     {"neg(neg(x))", "x", ALWAYS},
-    {"abs(neg(x))", "abs(x)", ALWAYS},
+    {"abs(neg(x))", "abs(x)", SIGNED}, /* u8: abs does nothing, neg does */
     {"abs(abs(x))", "abs(x)", ALWAYS},
     {"add(x, neg(y))", "sub(x, y)", ALWAYS},
     {"sub(x, neg(y))", "add(x, y)", ALWAYS},
@@ -36,12 +37,40 @@ static const Rule rules[] = {
     {"min(x, x)", "x", ALWAYS},
     {"relu(relu(x))", "relu(x)", ALWAYS},
     {"mul(x, sigmoid(x))", "silu(x)", ALWAYS},
+    {"max(x, 0)", "relu(x)", FLOATS}, /* relu(-0) is 0, as is max(-0, 0) */
+    {"not(not(x))", "x", ALWAYS},
+    {"and(x, x)", "x", ALWAYS},
+    {"or(x, x)", "x", ALWAYS},
+    {"or(x, 0)", "x", ALWAYS},
+    {"xor(x, 0)", "x", ALWAYS},
+    {"and(x, 0)", "0", ALWAYS},
+    {"and(x, 1)", "x", BOOLS},
+    {"or(x, 1)", "1", BOOLS},
+    {"xor(x, 1)", "not(x)", BOOLS},
+    {"shl(x, 0)", "x", ALWAYS},
+    {"shr(x, 0)", "x", ALWAYS},
+    {"pow(x, 1)", "x", ALWAYS},
+    {"pow(x, 2)", "mul(x, x)", ALWAYS},
+    {"pow(x, 3)", "mul(mul(x, x), x)", ALWAYS}, /* floats: a rounding more, as numpy's x * x * x */
+    {"pow(x, -1)", "div(1, x)", FLOATS},
+    {"where(c, x, x)", "x", ALWAYS},
+    {"where(1, x, y)", "x", ALWAYS},
+    {"where(0, x, y)", "y", ALWAYS},
 };
 
-typedef struct {
-  Rewrite r;
-  Val bound[26]; /* pattern variables a .. z */
-} Simplify;
+static bool applies(When when, DType t)
+{
+  DKind kind = dtype_info[t].kind;
+
+  switch (when) {
+  case ALWAYS: return true;
+  case INTS: return kind == DK_INT;
+  case FLOATS: return kind == DK_FLOAT;
+  case BOOLS: return t == DT_BOOL;
+  case SIGNED: return kind == DK_FLOAT || (kind == DK_INT && dtype_is_signed(t));
+  }
+  return false;
+}
 
 /* ---- patterns: op(arg, arg), a variable (one letter), or a number */
 
@@ -76,7 +105,9 @@ static const char *next_arg(const char *p)
 
 static bool commutes(Op op)
 {
-  return op == OP_add || op == OP_mul || op == OP_max || op == OP_min;
+  static const bool yes[OP_COUNT] = {[OP_add] = true, [OP_mul] = true, [OP_max] = true, [OP_min] = true,
+                                     [OP_and] = true, [OP_or] = true,  [OP_xor] = true, [OP_eq] = true};
+  return yes[op];
 }
 
 static bool same_bits(double a, double b)
@@ -121,8 +152,7 @@ static bool match(Simplify *s, const char *p, Val v)
 
 /* ---- emitting */
 
-static Val emit(Simplify *s, Op op, const Val *in, uint32_t n, Attr attr, const Type *type);
-
+/* Numbers take the type of the whole. */
 static Val build(Simplify *s, const char *p, const Type *type)
 {
   Val in[2] = {0};
@@ -131,20 +161,20 @@ static Val build(Simplify *s, const char *p, const Type *type)
   if (is_variable(p))
     return s->bound[*p - 'a'];
   if (!islower((unsigned char)*p))
-    return emit(s, OP_const, NULL, 0, (Attr){.value = strtod(p, NULL)}, type);
+    return simplify_emit(s, OP_const, NULL, 0, (Attr){.value = strtod(p, NULL)}, type);
   size_t len = strcspn(p, "(");
   for (const char *a = p + len + 1; *a && *a != ')' && n < 2; a = next_arg(a))
     in[n++] = build(s, a, type);
-  return emit(s, (Op)op_named(p, len), in, n, (Attr){0}, type);
+  return simplify_emit(s, (Op)op_named(p, len), in, n, (Attr){0}, type);
 }
 
-static Val apply_rules(Simplify *s, Val v)
+static Val try_rules(Simplify *s, Val v)
 {
   Type type = graph_node(s->r.to, v)->type;
 
   for (size_t i = 0; i < COUNT(rules); i++) {
     memset(s->bound, 0, sizeof s->bound);
-    if ((rules[i].when == INTS && dtype_info[type.dtype].kind != DK_INT) || !match(s, rules[i].from, v))
+    if (!applies(rules[i].when, type.dtype) || !match(s, rules[i].from, v))
       continue;
     if (is_variable(rules[i].to) && !type_eq(&graph_node(s->r.to, s->bound[*rules[i].to - 'a'])->type, &type))
       continue;
@@ -153,6 +183,17 @@ static Val apply_rules(Simplify *s, Val v)
       return to;
   }
   return 0;
+}
+
+/* What is built passes through here too, while its own rule's variables are still needed. */
+static Val apply_rules(Simplify *s, Val v)
+{
+  Val saved[26];
+
+  memcpy(saved, s->bound, sizeof saved);
+  Val to = try_rules(s, v);
+  memcpy(s->bound, saved, sizeof saved);
+  return to;
 }
 
 /* A reshape of a reshape is one, and none if the type comes back. */
@@ -165,13 +206,13 @@ static Val simplify_reshape(Simplify *s, Val v)
   if (!in)
     return 0;
   if (graph_node(s->r.to, in)->op == OP_const)
-    return emit(s, OP_const, NULL, 0, graph_node(s->r.to, in)->attr, &type);
+    return simplify_emit(s, OP_const, NULL, 0, graph_node(s->r.to, in)->attr, &type);
   if (type_eq(&graph_node(s->r.to, in)->type, &type))
     return in;
   if (graph_node(s->r.to, in)->op != OP_reshape)
     return 0;
   in = graph_in(s->r.to, in, 0);
-  return emit(s, OP_reshape, &in, 1, (Attr){0}, &type);
+  return simplify_emit(s, OP_reshape, &in, 1, (Attr){0}, &type);
 }
 
 /* A product of more than two dimensions is one of rows and columns. */
@@ -180,14 +221,14 @@ static Val flatten_linear(Simplify *s, Val v)
   const Node *n = graph_node(s->r.to, v);
   Type type = n->type;
 
-  if (n->op != OP_linear || type.rank <= 2)
+  if (n->op != OP_linear || type.rank <= 2 || s->r.to->dense)
     return 0;
   Val in[2] = {graph_in(s->r.to, v, 0), graph_in(s->r.to, v, 1)};
   const Type *x = &graph_node(s->r.to, in[0])->type;
   Type flat = type_of(x->dtype, 2, (int64_t[]){type_rows(x), type_last(x)});
-  in[0] = emit(s, OP_reshape, in, 1, (Attr){0}, &flat);
-  Val y = emit(s, OP_linear, in, 2, (Attr){0}, NULL);
-  return emit(s, OP_reshape, &y, 1, (Attr){0}, &type);
+  in[0] = simplify_emit(s, OP_reshape, in, 1, (Attr){0}, &flat);
+  Val y = simplify_emit(s, OP_linear, in, 2, (Attr){0}, NULL);
+  return simplify_emit(s, OP_reshape, &y, 1, (Attr){0}, &type);
 }
 
 /* An elementwise op of constants is a constant: the oracle says which. */
@@ -197,7 +238,7 @@ static Val fold(Simplify *s, Val v)
   Arena tmp = {0};
   Val in[2];
 
-  if (!lower_is_elementwise(n->op))
+  if (!lower_is_elementwise(n->op) || s->r.to->dense)
     return 0;
   for (uint32_t i = 0; i < n->in.count; i++)
     if (graph_node(s->r.to, graph_in(s->r.to, v, i))->op != OP_const)
@@ -213,39 +254,100 @@ static Val fold(Simplify *s, Val v)
   graph_eval(g, &tmp, NULL, NULL, &out);
   double result = out.data[0];
   arena_free(&tmp);
-  return emit(s, OP_const, NULL, 0, (Attr){.value = result}, &type);
+  return simplify_emit(s, OP_const, NULL, 0, (Attr){.value = result}, &type);
 }
 
-static bool same_attr(Op op, const Attr *a, const Attr *b)
+/* ---- equal nodes are one */
+
+static const Weight *weight_of(const Simplify *s, const Node *n)
 {
-  if (op_info[op].attr == ATTR_NAME)
-    return !strcmp(a->name, b->name);
-  return !memcmp(a, b, sizeof *a); /* attributes are zeroed before they are set */
+  const Weight *w = n->op == OP_weight ? &s->r.to->module->weights.data[n->attr.index] : NULL;
+  return w && w->data && s->r.to->dense ? w : NULL;
 }
 
-/* An equal node before v, or v. Outputs are never shared. */
+/* Not all of the attribute: what differs between many nodes that are else alike. */
+static uint64_t hash_node(const Simplify *s, const Node *n)
+{
+  const Weight *w = weight_of(s, n);
+  uint64_t h = hash_bytes(s->r.to->edges.data + n->in.first, n->in.count * sizeof(Val), (uint64_t)n->op);
+
+  h = hash_bytes(n->type.dim, n->type.rank * sizeof n->type.dim[0], h + (uint64_t)n->type.dtype);
+  if (w)
+    return hash_bytes(w->data, w->bytes < 4096 ? w->bytes : 4096, h);
+  if (n->op == OP_weight || n->op == OP_state)
+    return hash_bytes(&n->attr.index, sizeof n->attr.index, h);
+  if (n->op == OP_slice)
+    return hash_bytes(&n->attr.slice.start, sizeof n->attr.slice.start, h);
+  return n->op == OP_const ? hash_bytes(&n->attr.value, sizeof n->attr.value, h) : h;
+}
+
+static bool same_attr(const Simplify *s, const Node *a, const Node *b)
+{
+  const Weight *wa = weight_of(s, a), *wb = weight_of(s, b);
+
+  if (wa && wb && !memcmp(wa->data, wb->data, wa->bytes))
+    return true;
+  return attr_eq(op_info[a->op].attr, &a->attr, &b->attr);
+}
+
+static bool same_node(const Simplify *s, const Node *a, const Node *b)
+{
+  const Val *edges = s->r.to->edges.data;
+
+  return a->op == b->op && a->in.count == b->in.count && type_eq(&a->type, &b->type) &&
+         !memcmp(edges + a->in.first, edges + b->in.first, a->in.count * sizeof(Val)) && same_attr(s, a, b);
+}
+
+/* The place of an equal node in the table, or a free one. */
+static uint32_t find_slot(const Simplify *s, Val v)
+{
+  const Node *n = graph_node(s->r.to, v);
+  uint32_t mask = s->slots - 1, at = (uint32_t)hash_node(s, n) & mask;
+
+  while (s->slot[at] && !same_node(s, graph_node(s->r.to, s->slot[at]), n))
+    at = (at + 1) & mask;
+  return at;
+}
+
+static void grow(Simplify *s)
+{
+  Simplify old = *s;
+
+  s->slots = old.slots ? old.slots * 2 : 256;
+  s->slot = NEW_ARRAY(s->r.to->module->arena, Val, s->slots);
+  for (uint32_t i = 0; i < old.slots; i++)
+    if (old.slot[i])
+      s->slot[find_slot(s, old.slot[i])] = old.slot[i];
+}
+
+/* An equal node before v, or v. Outputs are never shared, nor what the caller of a dense graph gives. */
 static Val share(Simplify *s, Val v)
 {
-  Graph *g = s->r.to;
-  const Node *n = graph_node(g, v);
+  Op op = graph_node(s->r.to, v)->op;
 
-  for (Val o = 1; n->op != OP_output && o < v; o++) {
-    const Node *m = graph_node(g, o);
-    if (m->op == n->op && m->in.count == n->in.count && type_eq(&m->type, &n->type) &&
-        same_attr(n->op, &m->attr, &n->attr) &&
-        !memcmp(g->edges.data + m->in.first, g->edges.data + n->in.first, n->in.count * sizeof(Val)))
-      return o;
+  if (op == OP_output || (op == OP_input && s->r.to->dense))
+    return v;
+  if (s->used * 2 >= s->slots)
+    grow(s);
+  uint32_t at = find_slot(s, v);
+  if (!s->slot[at]) {
+    s->slot[at] = v;
+    s->used++;
   }
-  return v;
+  return s->slot[at];
 }
 
-static Val emit(Simplify *s, Op op, const Val *in, uint32_t n, Attr attr, const Type *type)
+Val simplify_emit(Simplify *s, Op op, const Val *in, uint32_t n, Attr attr, const Type *type)
 {
   Val v = graph_add(s->r.to, op, in, n, attr, type), better;
 
   if ((better = apply_rules(s, v)) || (better = simplify_reshape(s, v)) || (better = flatten_linear(s, v)) ||
       (better = fold(s, v)))
     return better;
+  if (s->r.to->dense && (better = simplify_shape(s, v)))
+    return better;
+  if (s->r.to->dense && (better = simplify_fold(s, v)))
+    v = better; /* a new constant, which may stand there already */
   return share(s, v);
 }
 
@@ -256,7 +358,7 @@ Graph *pass_simplify(const Graph *g, Err *e)
   (void)e;
   for (Val v = 1; v < g->nodes.len; v++) {
     const Node *n = graph_node(g, v);
-    Val out = emit(&s, n->op, rewrite_inputs(&s.r, v), n->in.count, n->attr, &n->type);
+    Val out = simplify_emit(&s, n->op, rewrite_inputs(&s.r, v), n->in.count, n->attr, &n->type);
     if (!graph_node(s.r.to, out)->from)
       graph_node(s.r.to, out)->from = n->from;
     s.r.map[v] = out;
