@@ -9,6 +9,7 @@ static const struct {
   OpIn graphs; /* of which sort */
   const char *doc;
 } graph_passes[] = {
+    {"widen", pass_widen, IN_DENSE, "16-bit floats are computed in f32"},
     {"simplify", pass_simplify, IN_BOTH, "rewrite rules, constants, equal nodes shared"},
     {"dce", pass_dce, IN_BOTH, "drop what no output needs"},
     {"quantize", pass_quantize, IN_LANG, "8-bit activations for block weights"},
@@ -17,7 +18,7 @@ static const struct {
 
 const char *passes_list(void)
 {
-  return "build, simplify, dce, quantize, fuse, lower";
+  return "build, widen, simplify, dce, quantize, fuse, lower";
 }
 
 static double now_ms(void)
