@@ -637,7 +637,7 @@ static bool print_kernel(const Kernel *k, uint32_t number, Text *out, Err *e)
   return ok;
 }
 
-bool c_print_kernels(const Kernel *const *kernels, uint32_t n, Text *out, Err *e)
+bool c_print_functions(const Kernel *const *kernels, uint32_t n, Text *out, Err *e)
 {
   text_add(out, head_text, strlen(head_text));
   print_f16_helper(kernels, n, true, out);
@@ -645,6 +645,13 @@ bool c_print_kernels(const Kernel *const *kernels, uint32_t n, Text *out, Err *e
   for (uint32_t i = 0; i < n; i++)
     if (!print_kernel(kernels[i], i, out, e))
       return false;
+  return true;
+}
+
+bool c_print_kernels(const Kernel *const *kernels, uint32_t n, Text *out, Err *e)
+{
+  if (!c_print_functions(kernels, n, out, e))
+    return false;
   text_printf(out, "\nextern MiKernel *const mi_kernels[];\nextern const uint32_t mi_n_kernels;\n"
                    "MiKernel *const mi_kernels[] = {");
   for (uint32_t i = 0; i < n; i++)

@@ -16,4 +16,7 @@
  * Fails, naming the kernel and the op, where the table has no pattern. */
 bool c_print_kernels(const Kernel *const *kernels, uint32_t n, Text *out, Err *e);
 
+/* The same without the array: static functions k_0, k_1 ... alone. */
+bool c_print_functions(const Kernel *const *kernels, uint32_t n, Text *out, Err *e);
+
 #endif

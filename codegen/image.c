@@ -6,6 +6,7 @@
 
 #include "passes/lower/panel.h"
 #include "passes/lower/planes.h"
+#include "runtime-min/mi_array.h"
 
 _Static_assert((int)MI_CONSTANTS == (int)K_CONSTANTS, "a grid has the constants that kernels can read");
 _Static_assert((int)SPACE_WEIGHTS == (int)MI_SPACE_WEIGHTS && (int)SPACE_ARENA == (int)MI_SPACE_ARENA &&
@@ -43,7 +44,9 @@ typedef struct {
   ARRAY(MiPart) parts;
   ARRAY(MiEntry) entries;
   ARRAY(MiLevel) levels;
+  ARRAY(MiIo) ios;
   Text names;
+  Text io_names;    /* not cut, and not shared: users see them */
   uint32_t kernels; /* of the levels before */
 } Tables;
 
@@ -190,6 +193,39 @@ static void share_parts(Tables *t, MiEntry *e)
   }
 }
 
+static uint32_t elem_of(DType t)
+{
+  static const uint8_t elem[DT_COUNT] = {
+      [DT_F32] = MI_ELEM_F32, [DT_F16] = MI_ELEM_F16,   [DT_BF16] = MI_ELEM_BF16, [DT_F64] = MI_ELEM_F64,
+      [DT_I8] = MI_ELEM_I8,   [DT_U8] = MI_ELEM_U8,     [DT_I16] = MI_ELEM_I16,   [DT_U16] = MI_ELEM_U16,
+      [DT_I32] = MI_ELEM_I32, [DT_U32] = MI_ELEM_U32,   [DT_I64] = MI_ELEM_I64,   [DT_U64] = MI_ELEM_U64,
+      [DT_I4] = MI_ELEM_I8,   [DT_BOOL] = MI_ELEM_BOOL, [DT_I2] = MI_ELEM_I8};
+
+  return elem[t] || t == DT_F32 ? elem[t] : MI_ELEM_CODE;
+}
+
+static void add_io(const Build *c, const Io *io, bool output)
+{
+  MiIo *out = PUSH(c->a, c->t->ios);
+
+  *out = (MiIo){.name = c->t->io_names.len,
+                .offset = c->p->buffers.data[io->buffer].offset,
+                .elem = elem_of(io->type.dtype),
+                .output = output,
+                .rank = io->type.rank};
+  for (uint32_t d = 0; d < io->type.rank; d++)
+    out->dim[d] = (uint64_t)io->type.dim[d];
+  text_add(&c->t->io_names, io->name, strlen(io->name) + 1);
+}
+
+static void add_ios(const Build *c, const Entry *e)
+{
+  for (uint32_t i = 0; i < e->inputs.count; i++)
+    add_io(c, &c->p->ios.data[e->inputs.first + i], false);
+  for (uint32_t i = 0; i < e->outputs.count; i++)
+    add_io(c, &c->p->ios.data[e->outputs.first + i], true);
+}
+
 /* program_place() puts token ids and logits first, so that they are where the other levels have them. */
 static void add_ends(const Build *c, const Entry *e)
 {
@@ -220,7 +256,13 @@ static bool add_entry(const Build *c, const Entry *e)
   out.n_parts = t->parts.len - out.first_part;
   out.n_grids = t->grids.len - out.first_grid;
   share_parts(t, &out);
-  add_ends(c, e);
+  if (c->p->module->graphs.data[0]->dense) {
+    out.first_io = t->ios.len;
+    add_ios(c, e);
+    out.n_ios = t->ios.len - out.first_io;
+  } else {
+    add_ends(c, e);
+  }
   *PUSH(c->a, t->entries) = out;
   return true;
 }
@@ -252,7 +294,7 @@ static bool add_program(const Build *c)
 static uint32_t vocabulary(const Program *p)
 {
   const Graph *g = p->module->graphs.data[0];
-  for (Val v = 1; v < g->nodes.len; v++)
+  for (Val v = 1; v < g->nodes.len && !g->dense; v++)
     if (graph_node(g, v)->op == OP_output)
       return (uint32_t)type_last(&graph_node(g, v)->type);
   return 0;
@@ -276,7 +318,7 @@ static bool same_weights(const Program *a, const Program *b)
   ((im)->n_##name = (t)->name.len,                                                                           \
    (im)->name = append(head, (t)->name.data, (t)->name.len * sizeof *(t)->name.data, 8))
 
-static void put_tables(Text *head, const Tables *t, MiImage *im)
+static void put_tables(Text *head, Tables *t, MiImage *im)
 {
   PUT(im, t, head, places);
   PUT(im, t, head, binds);
@@ -284,6 +326,10 @@ static void put_tables(Text *head, const Tables *t, MiImage *im)
   PUT(im, t, head, parts);
   PUT(im, t, head, entries);
   PUT(im, t, head, levels);
+  uint64_t names = append(head, t->io_names.data, t->io_names.len, 1);
+  for (uint32_t i = 0; i < t->ios.len; i++)
+    t->ios.data[i].name += names;
+  PUT(im, t, head, ios);
   im->names_bytes = t->names.len;
   im->names = append(head, t->names.data, t->names.len, 1);
   im->n_kernels = t->kernels;
@@ -293,7 +339,7 @@ bool image_build(Arena *a, Program *const *programs, unsigned n, const ImagePart
 {
   const Program *p = programs[0];
   Text t = {.arena = a};
-  Tables tables = {.names = {.arena = a}};
+  Tables tables = {.names = {.arena = a}, .io_names = {.arena = a}};
   MiImage im = {.version = MI_VERSION, .header_bytes = sizeof im};
 
   memcpy(im.magic, MI_MAGIC, sizeof im.magic);

@@ -3,6 +3,7 @@
  * Each call has a context of its own, so calls from several threads do not meet. What runs through llvm_jit()
  * is the very object that llvm_emit() would give, but for position independence. */
 #include "codegen/llvm.h"
+#include "codegen/llvm_entry.h"
 #include "codegen/llvm_print.h"
 
 #include <llvm-c/Analysis.h>
@@ -134,7 +135,9 @@ static bool print_kernels(const Unit *u, const Kernel *const *kernels, uint32_t 
     p.target = u->o->targets ? u->o->targets[i] : u->o->target;
     ok = (fn[i] = llvm_print_kernel(&p, kernels[i])) != NULL;
   }
-  if (ok)
+  if (ok && u->o->library)
+    llvm_print_entry(u->ctx, u->module, u->o->library, fn, &tmp);
+  else if (ok)
     add_table(u, fn, n);
   LLVMDisposeBuilder(p.b);
   arena_free(&tmp);
@@ -236,7 +239,7 @@ bool llvm_emit(const Kernel *const *kernels, uint32_t n, const LlvmOptions *o, L
                const void **bytes, uint64_t *n_bytes, Err *e)
 {
   Unit u = {.o = o, .e = e};
-  bool ok = open_unit(&u, kernels, n, LLVMRelocStatic);
+  bool ok = open_unit(&u, kernels, n, o->library ? LLVMRelocPIC : LLVMRelocStatic);
 
   if (ok && what == LLVM_IR)
     emit_ir(&u, a, bytes, n_bytes);

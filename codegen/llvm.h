@@ -6,6 +6,7 @@
 #ifndef MICC_LLVM_H
 #define MICC_LLVM_H
 
+#include "codegen/library.h"
 #include "codegen/target.h"
 #include "ir/kernel.h"
 #include "runtime-min/mi_image.h"
@@ -20,6 +21,7 @@ typedef struct {
   const Target *const *targets; /* of each kernel, all of one triple; NULL: `target` for all */
   int opt_level;                /* 0 .. 3 */
   LlvmTimes *times;             /* added to, if not NULL */
+  const Library *library;       /* not NULL: in place of the array, NAME_run(); position independent */
 } LlvmOptions;
 
 typedef enum { LLVM_OBJ, LLVM_ASM, LLVM_IR } LlvmOutput; /* IR: after optimisation, as text */

@@ -100,8 +100,7 @@ static bool cannot_write(OutFile *f)
   return fail(f->e, "%s: cannot write: %s", f->path, strerror(errno));
 }
 
-/* A file that is never committed. */
-static bool begin_scratch(OutFile *f, Arena *a, const char *path, Err *e)
+bool file_scratch(OutFile *f, Arena *a, const char *path, Err *e)
 {
   *f = (OutFile){.path = path, .fd = -1, .e = e, .temp = temp_name(a, path)};
   if (make_temp(f))
@@ -115,7 +114,7 @@ bool file_begin(OutFile *f, Arena *a, const char *path, Err *e)
   struct stat st;
 
   if (stat(path, &st) || S_ISREG(st.st_mode))
-    return begin_scratch(f, a, path, e);
+    return file_scratch(f, a, path, e);
   *f = (OutFile){.path = path, .e = e, .fd = open(path, O_WRONLY | O_CLOEXEC)};
   return f->fd >= 0 || cannot_write(f);
 }
@@ -294,8 +293,8 @@ static const char *path_in(Arena *a, const char *root, const char *name)
   return arena_printf(a, "%s/lib/%s", root, name);
 }
 
-static bool link_program(Arena *a, const char *object, const char *script, const char *out, const Target *t,
-                         Err *e)
+static bool link_program(Arena *a, const char *start, const char *object, const char *script, const char *out,
+                         const Target *t, Err *e)
 {
   const char *root;
 
@@ -308,6 +307,7 @@ static bool link_program(Arena *a, const char *object, const char *script, const
       out,
       path_in(a, root, "crt1.o"),
       path_in(a, root, "crti.o"),
+      path_in(a, root, start),
       object,
       "--start-group",
       path_in(a, root, "libmi.a"),
@@ -331,7 +331,7 @@ static bool link_program(Arena *a, const char *object, const char *script, const
   return run_linker(a, argv, e);
 }
 
-/* ---- stretching the image's segment */
+/* ---- files that the linker made */
 
 typedef struct {
   uint8_t *bytes;
@@ -361,6 +361,31 @@ static bool read_file(Arena *a, const char *path, File *out, Err *e)
   close(fd);
   return true;
 }
+
+bool package_link(Arena *a, const char *const *options, size_t n_options, const char *const *inputs,
+                  size_t n_inputs, OutFile *out, Err *e)
+{
+  static const char *const always[] = {"ld.lld", "--build-id=none", "--threads=1", "--no-mmap-output-file",
+                                       "-o"};
+  OutFile linked = {.fd = -1};
+  File f = {0};
+  char **argv = NEW_ARRAY(a, char *, COUNT(always) + 2 + n_options + n_inputs), **at = argv;
+
+  if (!file_scratch(&linked, a, out->path, e))
+    return false;
+  for (size_t i = 0; i < COUNT(always); i++)
+    *at++ = arena_strdup(a, always[i]);
+  *at++ = linked.temp;
+  for (size_t i = 0; i < n_options; i++)
+    *at++ = arena_strdup(a, options[i]);
+  for (size_t i = 0; i < n_inputs; i++)
+    *at++ = arena_strdup(a, inputs[i]);
+  bool ok = run_linker(a, argv, e) && read_file(a, linked.temp, &f, e) && file_write(out, f.bytes, f.n);
+  file_abandon(&linked);
+  return ok;
+}
+
+/* ---- stretching the image's segment */
 
 /* Patches the program header and drops the section headers, which would lie in the image's way.
  * *at: where in the file the image goes. */
@@ -398,13 +423,14 @@ bool package_exe(const char *path, const void *object, uint64_t object_bytes, co
 {
   Arena a = {0};
   OutFile obj = {.fd = -1}, script = {.fd = -1}, linked = {.fd = -1}, out = {.fd = -1};
+  const char *start = im->prog->module->graphs.data[0]->dense ? "mi_start_tensor.o" : "mi_start.o";
   const char *text = arena_printf(&a, layout_script, (unsigned long long)image_address);
   bool ok = file_begin(&out, &a, path, e) &&
             (out.temp || fail(e, "%s: cannot write: a program needs a regular file", path)) &&
-            begin_scratch(&obj, &a, path, e) && begin_scratch(&script, &a, path, e) &&
-            begin_scratch(&linked, &a, path, e) && file_write(&script, text, strlen(text)) &&
+            file_scratch(&obj, &a, path, e) && file_scratch(&script, &a, path, e) &&
+            file_scratch(&linked, &a, path, e) && file_write(&script, text, strlen(text)) &&
             file_write(&obj, object, object_bytes) &&
-            link_program(&a, obj.temp, script.temp, linked.temp, t, e) &&
+            link_program(&a, start, obj.temp, script.temp, linked.temp, t, e) &&
             write_exe(&a, &out, linked.temp, im, e);
 
   file_abandon(&obj);

@@ -33,7 +33,7 @@ static const char *base_name(const char *path)
 }
 
 /* On one line: what a file says of itself shall not look like a line of ours, nor steer a terminal. */
-static const char *one_line(Arena *a, const char *s, size_t n)
+const char *compile_one_line(Arena *a, const char *s, size_t n)
 {
   char *line = arena_strndup(a, s, n);
 
@@ -47,7 +47,7 @@ static const char *meta_text(const Model *m, Arena *a, const char *key)
 {
   Str s;
   const Meta *v = model_meta(m, key);
-  return v && meta_str(v, 0, &s) ? one_line(a, s.data, s.len) : NULL;
+  return v && meta_str(v, 0, &s) ? compile_one_line(a, s.data, s.len) : NULL;
 }
 
 /* Element types of the weights with their share, largest first by table order. */
@@ -66,13 +66,21 @@ static void add_precision(const Model *m, Text *t)
   text_printf(t, " of weight bytes; activations of block products in 8 bits, all else f32\n");
 }
 
+void compile_add_target(const Compile *c, Text *t)
+{
+  text_printf(t, "target: %s", c->targets[0]->triple ? c->targets[0]->triple : "C99");
+  for (unsigned i = 0; i < c->n_targets; i++)
+    text_printf(t, "%s %s", i ? "," : "", c->targets[i]->name);
+  text_printf(t, "\ncompiler: micc %s\n", MICC_VERSION);
+}
+
 static const char *about(const Compile *c, Arena *a)
 {
   const Model *m = c->model;
   const Program *p = c->programs[0];
   Text t = {.arena = a};
   const char *name = meta_text(m, a, "general.name"), *licence = meta_text(m, a, "general.license");
-  const char *file = one_line(a, base_name(m->path), strlen(base_name(m->path)));
+  const char *file = compile_one_line(a, base_name(m->path), strlen(base_name(m->path)));
   uint64_t state = p->space_bytes[SPACE_STATE], arena = p->space_bytes[SPACE_ARENA];
 
   text_printf(&t, "model: %s\n", name ? name : file);
@@ -87,10 +95,7 @@ static const char *about(const Compile *c, Arena *a)
               c->info.context_trained, dtype_info[c->info.kv].name);
   text_printf(&t, "memory: weights %.1f MB (mapped), state %.1f MB, arena %.2f MB\n",
               (double)p->space_bytes[SPACE_WEIGHTS] / 1e6, (double)state / 1e6, (double)arena / 1e6);
-  text_printf(&t, "target: %s", c->targets[0]->triple ? c->targets[0]->triple : "C99");
-  for (unsigned i = 0; i < c->n_targets; i++)
-    text_printf(&t, "%s %s", i ? "," : "", c->targets[i]->name);
-  text_printf(&t, "\ncompiler: micc %s\n", MICC_VERSION);
+  compile_add_target(c, &t);
   return t.data;
 }
 
@@ -100,14 +105,20 @@ static bool pick_targets(Compile *c, Err *e)
 {
   const Options *o = c->opt;
   bool c_source = o->emit == EMIT_C || o->tcc;
-  const char *cpu = o->cpu ? o->cpu : c_source ? "c" : o->emit <= EMIT_OBJ ? default_cpus : default_cpu;
+  const char *cpu = o->cpu                               ? o->cpu
+                    : c_source                           ? "c"
+                    : o->emit == EMIT_EXE                ? default_cpus
+                    : o->emit == EMIT_OBJ && !c->is_onnx ? default_cpus
+                                                         : default_cpu;
 
   c->n_targets = target_list(cpu, c->targets, MAX_TARGETS, e);
   if (!c->n_targets)
     return false;
   if (!c->targets[0]->triple && !c_source && o->emit <= EMIT_ASM)
     return fail(e, "--cpu=%s is for --emit=c", cpu);
-  return c->n_targets == 1 || !c_source || fail(e, "--cpu=%s: C source is for one level", cpu);
+  bool library = o->emit == EMIT_LIB || o->emit == EMIT_SO || (o->emit == EMIT_OBJ && c->is_onnx);
+  return c->n_targets == 1 || !(c_source || library) ||
+         fail(e, "--cpu=%s: %s is for one level", cpu, library ? "a library" : "C source");
 }
 
 /* The kernels of all levels, one after the other, as the image numbers them. */
@@ -117,8 +128,8 @@ static void list_kernels(Compile *c)
 
   for (unsigned t = 0; t < c->n_targets; t++)
     c->n_kernels += c->programs[t]->kernels.len;
-  c->kernels = NEW_ARRAY(&c->model->arena, const Kernel *, c->n_kernels);
-  c->kernel_targets = NEW_ARRAY(&c->model->arena, const Target *, c->n_kernels);
+  c->kernels = NEW_ARRAY(c->arena, const Kernel *, c->n_kernels);
+  c->kernel_targets = NEW_ARRAY(c->arena, const Target *, c->n_kernels);
   for (unsigned t = 0; t < c->n_targets; t++)
     for (uint32_t i = 0; i < c->programs[t]->kernels.len; i++) {
       c->kernels[n] = c->programs[t]->kernels.data[i];
@@ -133,20 +144,23 @@ static void flush_log(Compile *c)
   c->log.len = 0;
 }
 
-bool compile_build(Compile *c, Err *e)
+static bool language_model(Compile *c, Err *e)
 {
   ArchOptions ao = {c->opt->context, c->opt->prefill_tokens, c->opt->kv};
-  Arena *a = &c->model->arena;
 
-  c->log.arena = a;
   if (!arch_info(c->model, &ao, &c->info, e) || !arch_build(c->model, &ao, &c->module, e) ||
-      !tokenizer_build(c->model, a, &c->tokenizer, &c->tokenizer_bytes, e))
+      !tokenizer_build(c->model, c->arena, &c->tokenizer, &c->tokenizer_bytes, e))
     return false;
   for (uint32_t i = 0; i < c->info.n_unused; i++)
-    fprintf(stderr, "micc: warning: %s: tensor '%s' is not used\n", c->model->path, c->info.unused[i]);
+    fprintf(stderr, "micc: warning: %s: tensor '%s' is not used\n", c->path, c->info.unused[i]);
   if (c->info.context_trained && c->info.context > c->info.context_trained)
-    fprintf(stderr, "micc: warning: %s: was trained with %u tokens of context, not %u\n", c->model->path,
+    fprintf(stderr, "micc: warning: %s: was trained with %u tokens of context, not %u\n", c->path,
             c->info.context_trained, c->info.context);
+  return true;
+}
+
+static bool run_passes(Compile *c, Err *e)
+{
   PassOptions po = {.targets = c->targets,
                     .n_targets = c->n_targets,
                     .whole_head = c->opt->whole_head,
@@ -155,25 +169,47 @@ bool compile_build(Compile *c, Err *e)
                     .log = &c->log};
   bool ok = passes_run(c->module, &po, c->programs, e);
   flush_log(c);
-  if (!ok)
+  return ok;
+}
+
+bool compile_build(Compile *c, Err *e)
+{
+  Text t = {.arena = c->arena};
+
+  c->log.arena = c->arena;
+  if (!(c->onnx ? compile_onnx_module(c, e) : language_model(c, e)) || !run_passes(c, e))
     return false;
   list_kernels(c);
-  model_hash(c->model);
-  ImageParts parts = {about(c, a), c->tokenizer, c->tokenizer_bytes};
-  return image_build(a, c->programs, c->n_targets, &parts, &c->image, e);
+  if (c->model)
+    model_hash(c->model);
+  c->about = c->onnx ? compile_onnx_about(c, &t) : about(c, c->arena);
+  ImageParts parts = {c->about, c->tokenizer, c->tokenizer_bytes};
+  return image_build(c->arena, c->programs, c->n_targets, &parts, &c->image, e);
 }
 
 bool compile_open(Compile *c, const Options *opt, Err *e)
 {
-  *c = (Compile){.opt = opt};
-  return pick_targets(c, e) && (c->model = model_open(opt->model, e));
+  *c = (Compile){.opt = opt, .path = opt->model, .is_onnx = compile_is_onnx(opt->model)};
+  if (!pick_targets(c, e))
+    return false;
+  if (c->is_onnx) {
+    c->arena = &c->own;
+    return compile_onnx_open(c, e);
+  }
+  c->model = model_open(opt->model, e);
+  if (c->model)
+    c->arena = &c->model->arena;
+  return c->model;
 }
 
 void compile_close(Compile *c)
 {
   if (c->model)
     model_close(c->model);
+  onnx_close(c->onnx);
+  arena_free(&c->own);
   c->model = NULL;
+  c->onnx = NULL;
 }
 
 /* ---- what comes out */
@@ -194,7 +230,7 @@ static bool is_free(const Compile *c, const char *path, Err *e)
 
   if (!*path)
     return fail(e, "the output file's name is empty");
-  return stat(path, &out) || stat(c->model->path, &model) || out.st_dev != model.st_dev ||
+  return stat(path, &out) || stat(c->path, &model) || out.st_dev != model.st_dev ||
          out.st_ino != model.st_ino || fail(e, "%s: is the model file; write to another name", path);
 }
 
@@ -222,8 +258,8 @@ static bool write_bytes(const char *path, const void *bytes, uint64_t n, Err *e)
 static bool emit_llvm(Compile *c, LlvmOutput what, const void **bytes, uint64_t *n, Err *e)
 {
   LlvmTimes times = {0};
-  LlvmOptions lo = {c->targets[0], c->kernel_targets, c->opt->opt_level, &times};
-  bool ok = llvm_emit(c->kernels, c->n_kernels, &lo, what, &c->model->arena, bytes, n, e);
+  LlvmOptions lo = {c->targets[0], c->kernel_targets, c->opt->opt_level, &times, c->library};
+  bool ok = llvm_emit(c->kernels, c->n_kernels, &lo, what, c->arena, bytes, n, e);
 
   if (ok && (c->opt->time_passes || c->opt->verbose))
     fprintf(stderr, "llvm       %8.3f ms (%u kernels: build %.1f, optimise %.1f, emit %.1f)\n",
@@ -263,6 +299,28 @@ static bool write_exe(Compile *c, const char *path, Err *e)
   return true;
 }
 
+/* Objects, libraries and C source of an ONNX model. */
+static bool write_library(Compile *c, const char *path, Err *e)
+{
+  static const LibraryKind kinds[EMIT_COUNT] = {[EMIT_LIB] = LIBRARY_STATIC,
+                                                [EMIT_SO] = LIBRARY_SHARED,
+                                                [EMIT_OBJ] = LIBRARY_OBJECT,
+                                                [EMIT_C] = LIBRARY_C};
+  Library l;
+  const void *code = NULL;
+  uint64_t n = 0;
+  Text t = {.arena = c->arena};
+  bool source = c->opt->emit == EMIT_C;
+
+  if (!library_init(&l, c->arena, path, c->programs[0], c->about, e))
+    return false;
+  c->library = &l;
+  if (source ? !c_print_functions(c->kernels, c->n_kernels, &t, e) : !emit_llvm(c, LLVM_OBJ, &code, &n, e))
+    return false;
+  return library_write(&l, kinds[c->opt->emit], path, source ? t.data : code, source ? t.len : n, &c->image,
+                       e);
+}
+
 static void c_string(Text *t, const char *s)
 {
   for (; *s; s++)
@@ -272,7 +330,7 @@ static void c_string(Text *t, const char *s)
 /* NAME.c and NAME.weights: see runtime-min/start/mi_start_file.c. */
 static bool write_c(Compile *c, const char *path, Err *e)
 {
-  Arena *a = &c->model->arena;
+  Arena *a = c->arena;
   Text t = {.arena = a};
 
   const char *base = base_name(path), *dot = strrchr(base, '.');
@@ -284,7 +342,7 @@ static bool write_c(Compile *c, const char *path, Err *e)
               "/* Made by micc %s from %s. Weights: %s.weights. To make a program:\n"
               " *   cc -O3 %s RUNTIME/mi_*.c RUNTIME/start/mi_start_file.c -o %s -lpthread -lm\n"
               " * where RUNTIME is share/micc/runtime-min of micc's installation. */\n",
-              MICC_VERSION, base_name(c->model->path), base_name(stem), base, base_name(stem));
+              MICC_VERSION, base_name(c->path), base_name(stem), base, base_name(stem));
   if (!c_print_kernels(c->kernels, c->n_kernels, &t, e))
     return false;
   text_printf(&t, "\nextern const char mi_image_name[];\nconst char mi_image_name[] = \"");
@@ -295,7 +353,7 @@ static bool write_c(Compile *c, const char *path, Err *e)
 
 static bool write_text(Compile *c, const char *path, Err *e)
 {
-  Text t = {.arena = &c->model->arena};
+  Text t = {.arena = c->arena};
 
   switch (c->opt->emit) {
   case EMIT_GRAPH: module_print(c->module, &t); break;
@@ -321,11 +379,14 @@ static const char *output_path(const Compile *c, Arena *a, Err *e)
 {
   const Options *o = c->opt;
   const char *path = o->output ? o->output : endings[o->emit] ? default_output(o, a, endings[o->emit]) : "-";
-  bool one_stream = o->emit != EMIT_EXE && o->emit != EMIT_C;
+  bool one_stream = o->emit != EMIT_EXE && o->emit != EMIT_C && o->emit != EMIT_LIB && o->emit != EMIT_SO &&
+                    !(o->emit == EMIT_OBJ && c->is_onnx);
 
   if (is_stdout(path) && !one_stream)
     fail(e, "%s cannot go to standard output: use -o FILE",
-         o->emit == EMIT_C ? "C and its weights" : "a program");
+         o->emit == EMIT_C     ? "C and its weights"
+         : o->emit == EMIT_EXE ? "a program"
+                               : "a library and its header");
   else if (is_free(c, path, e))
     return path;
   return NULL;
@@ -335,10 +396,12 @@ static bool emit(Compile *c, const char *path, Err *e)
 {
   switch (c->opt->emit) {
   case EMIT_EXE: return write_exe(c, path, e);
-  case EMIT_OBJ: return write_llvm(c, LLVM_OBJ, path, e);
+  case EMIT_LIB:
+  case EMIT_SO: return write_library(c, path, e);
+  case EMIT_OBJ: return c->onnx ? write_library(c, path, e) : write_llvm(c, LLVM_OBJ, path, e);
   case EMIT_LLVM: return write_llvm(c, LLVM_IR, path, e);
   case EMIT_ASM: return write_llvm(c, LLVM_ASM, path, e);
-  case EMIT_C: return write_c(c, path, e);
+  case EMIT_C: return c->onnx ? write_library(c, path, e) : write_c(c, path, e);
   default: return write_text(c, path, e);
   }
 }
@@ -349,7 +412,7 @@ static bool compile(Compile *c, const Options *opt, Err *e)
 
   if (!compile_open(c, opt, e))
     return false;
-  path = output_path(c, &c->model->arena, e);
+  path = output_path(c, c->arena, e);
   return path && compile_build(c, e) && emit(c, path, e);
 }
 

@@ -4,7 +4,9 @@
 #define MICC_DRIVER_H
 
 #include "codegen/image.h"
+#include "codegen/library.h"
 #include "frontend/arch/arch.h"
+#include "frontend/onnx/import.h"
 #include "passes/passes.h"
 
 typedef enum {
@@ -14,6 +16,8 @@ typedef enum {
   EMIT_COUNT
 } Emit;
 
+enum { MAX_GIVEN = 64 };
+
 typedef struct {
   const char *model, *output, *cpu, *print_after;
   Emit emit;
@@ -21,12 +25,21 @@ typedef struct {
   uint32_t context, prefill_tokens; /* 0: the default */
   int kv;                           /* type of the KV cache; -1: by the model */
   bool emit_given, time_passes, verbose, tcc, oracle, whole_head;
+  OnnxShape shapes[MAX_GIVEN]; /* --shape */
+  OnnxFix fixes[MAX_GIVEN];    /* --fix */
+  uint32_t n_shapes, n_fixes;
 } Options;
 
 /* A model on its way to a program. */
 typedef struct {
   const Options *opt;
-  Model *model;
+  Arena *arena;    /* of all that is made; the model's, or `own` */
+  Model *model;    /* GGUF, or NULL */
+  OnnxModel *onnx; /* or NULL */
+  Arena own;
+  bool is_onnx;
+  const char *path, *about;
+  const Library *library; /* while one is written */
   Module *module;
   ArchInfo info;
   const Target *targets[MAX_TARGETS]; /* levels, rising */
@@ -46,6 +59,14 @@ typedef struct {
 bool compile_open(Compile *c, const Options *opt, Err *e);
 bool compile_build(Compile *c, Err *e);
 void compile_close(Compile *c);
+
+/* compile_onnx.c: the parts of these that are ONNX's. */
+bool compile_is_onnx(const char *path); /* also false for what cannot be read */
+bool compile_onnx_open(Compile *c, Err *e);
+bool compile_onnx_module(Compile *c, Err *e);
+const char *compile_onnx_about(const Compile *c, Text *t);
+const char *compile_one_line(Arena *a, const char *s, size_t n); /* without control characters */
+void compile_add_target(const Compile *c, Text *t);
 
 int cmd_compile(const Options *opt);
 int cmd_run(const Options *opt, int argc, char **argv); /* argv: the program's own, [0] its name */

@@ -14,9 +14,9 @@
 #include "driver/inspect.h"
 
 static const char usage[] =
-    "usage: micc [options] MODEL.gguf [-o PROGRAM]    compile a model to one static executable\n"
-    "       micc run [options] MODEL.gguf [-p TEXT]   compile in memory and run; takes its options too\n"
-    "       micc inspect [--json] MODEL.gguf          what is in a model file\n"
+    "usage: micc [options] MODEL [-o PROGRAM]         compile a model (GGUF, ONNX) to one static executable\n"
+    "       micc run [options] MODEL [-p TEXT]        compile in memory and run; takes its options too\n"
+    "       micc inspect [--json] MODEL               what is in a model file\n"
     "       micc targets | ops | passes               what this micc knows\n"
     "\n"
     "  -o FILE           what to write (default: the model's name, without its ending)\n"
@@ -27,6 +27,8 @@ static const char usage[] =
     "  -c, --context=N   capacity in tokens (default: the model's own limit, at most 4096)\n"
     "  --prefill=N       tokens in a tile of the prompt (default 96; 0: none, token by token)\n"
     "  -O0 .. -O3        effort of LLVM (default 2)\n"
+    "  --shape=NAME=1x3  dimensions of an ONNX input, or --shape=N=1 of a symbolic dimension\n"
+    "  --fix=NAME=1,2    an ONNX input that is constant in the program\n"
     "  --kv=TYPE         keys and values in f32, f16 or q8_0 (default: f16, but f32 if all matrices are)\n"
     "  --head=KIND       of large q8_0 heads: planes (default; reads two thirds of it) or whole\n"
     "  --backend=KIND    of run: llvm (default) or tcc\n"
@@ -35,7 +37,20 @@ static const char usage[] =
     "  --time-passes     print how long each pass takes\n"
     "  -v, --verbose     sizes and times;  --version;  -h, --help\n";
 
-enum { O_EMIT = 256, O_CPU, O_PREFILL, O_KV, O_HEAD, O_BACKEND, O_ORACLE, O_PRINT, O_TIME, O_VERSION };
+enum {
+  O_EMIT = 256,
+  O_CPU,
+  O_PREFILL,
+  O_KV,
+  O_HEAD,
+  O_BACKEND,
+  O_ORACLE,
+  O_PRINT,
+  O_TIME,
+  O_VERSION,
+  O_SHAPE,
+  O_FIX
+};
 
 static const struct option longs[] = {
     {"emit", required_argument, NULL, O_EMIT},
@@ -44,6 +59,8 @@ static const struct option longs[] = {
     {"prefill", required_argument, NULL, O_PREFILL},
     {"kv", required_argument, NULL, O_KV},
     {"head", required_argument, NULL, O_HEAD},
+    {"shape", required_argument, NULL, O_SHAPE},
+    {"fix", required_argument, NULL, O_FIX},
     {"backend", required_argument, NULL, O_BACKEND},
     {"oracle", no_argument, NULL, O_ORACLE},
     {"print-after", required_argument, NULL, O_PRINT},
@@ -134,6 +151,39 @@ static int set_kv(Options *o, const char *value)
   return 0;
 }
 
+/* NAME=1x3x224x224, or N=1 for a symbolic dimension. Its copy lives as long as the process. */
+static int set_shape(Options *o, const char *value)
+{
+  char *text = strdup(value), *equals = text ? strrchr(text, '=') : NULL, *p = equals;
+  OnnxShape *s = &o->shapes[o->n_shapes];
+
+  if (!equals || equals == text || o->n_shapes == MAX_GIVEN)
+    return wrong("--shape takes NAME=1x3x224x224, not", value);
+  *equals = 0;
+  *s = (OnnxShape){.name = text};
+  do {
+    char *end;
+    unsigned long long n = strtoull(p + 1, &end, 10);
+    if (p[1] < '0' || p[1] > '9' || n > INT32_MAX || s->rank == MAX_RANK || (*end && *end != 'x'))
+      return wrong("--shape takes NAME=1x3x224x224, not", value);
+    s->dim[s->rank++] = (int64_t)n;
+    p = end;
+  } while (*p);
+  o->n_shapes++;
+  return 0;
+}
+
+static int set_fix(Options *o, const char *value)
+{
+  char *text = strdup(value), *equals = text ? strchr(text, '=') : NULL;
+
+  if (!equals || equals == text || !equals[1] || o->n_fixes == MAX_GIVEN)
+    return wrong("--fix takes NAME=VALUE[,VALUE...], not", value);
+  *equals = 0;
+  o->fixes[o->n_fixes++] = (OnnxFix){.name = text, .text = equals + 1};
+  return 0;
+}
+
 /* One option; 0, an exit status, or -1: done, leave with success. */
 static int set_option(Options *o, int option, const char *value)
 {
@@ -152,6 +202,8 @@ static int set_option(Options *o, int option, const char *value)
   case O_PREFILL:
     return number(value, 4096, &o->prefill_tokens) ? 0
                                                    : wrong("--prefill takes 0 to 4096 tokens, not", value);
+  case O_SHAPE: return set_shape(o, value);
+  case O_FIX: return set_fix(o, value);
   case O_KV: return set_kv(o, value);
   case O_HEAD:
     o->whole_head = !strcmp(value, "whole");

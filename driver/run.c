@@ -10,6 +10,7 @@
 #include "ir/oracle_run.h"
 #include "runtime-min/mi_main.h"
 #include "runtime-min/mi_options.h"
+#include "runtime-min/mi_tensor.h"
 #include "runtime-min/mi_tokenizer.h"
 #if MICC_HAVE_LLVM
 #include "codegen/llvm.h"
@@ -66,7 +67,7 @@ typedef struct {
 static MiKernel *const *jit_tcc(Jit *j, const Compile *c, Err *e)
 {
 #if MICC_HAVE_TCC
-  Text t = {.arena = &c->model->arena};
+  Text t = {.arena = c->arena};
   if (!c_print_kernels(c->kernels, c->n_kernels, &t, e))
     return NULL;
   j->tcc = tcc_jit(t.data, e);
@@ -81,7 +82,7 @@ static MiKernel *const *jit_tcc(Jit *j, const Compile *c, Err *e)
 static MiKernel *const *jit_llvm(Jit *j, const Compile *c, Err *e)
 {
 #if MICC_HAVE_LLVM
-  LlvmOptions lo = {c->targets[0], c->kernel_targets, c->opt->opt_level, NULL};
+  LlvmOptions lo = {c->targets[0], c->kernel_targets, c->opt->opt_level, NULL, NULL};
   j->llvm = llvm_jit(c->kernels, c->n_kernels, &lo, e);
   return j->llvm ? llvm_jit_table(j->llvm) : NULL;
 #else
@@ -109,7 +110,9 @@ static int run_compiled(const Compile *c, int argc, char **argv, Err *e)
   Jit j = {0};
   MiKernel *const *kernels = c->opt->tcc ? jit_tcc(&j, c, e) : jit_llvm(&j, c, e);
   MiImage *image = kernels ? image_in_memory(&c->image, e) : NULL;
-  int status = image ? mi_main(image, kernels, argc, argv) : failed(e);
+  int status = !image    ? failed(e)
+               : c->onnx ? mi_tensor_main(image, kernels, argc, argv)
+                         : mi_main(image, kernels, argc, argv);
 
   if (image)
     munmap(image, c->image.bytes);
@@ -140,7 +143,7 @@ int cmd_run(const Options *opt, int argc, char **argv)
   Compile c = {0};
   Err e = {0};
   MemTrap trap;
-  volatile int status = check_options(argc, argv);
+  volatile int status = compile_is_onnx(opt->model) ? -1 : check_options(argc, argv);
 
   if (status >= 0)
     return status;

@@ -4,6 +4,7 @@
  * image at all. It is as trustworthy as the program that reads it: what is guarded against is
  * accidents, by checking every offset, index and size that the engine uses. */
 #include "mi_check.h"
+#include "mi_array.h"
 
 #include <string.h>
 
@@ -83,6 +84,7 @@ static bool check_pieces(const Check *c)
       {"binds", h->binds, h->n_binds, sizeof(MiBind), 8},
       {"places", h->places, h->n_places, sizeof(MiPlace), 8},
       {"names", h->names, h->names_bytes, 1, 1},
+      {"inputs and outputs", h->ios, h->n_ios, sizeof(MiIo), 8},
       {"about bytes", h->about, h->about_bytes, 1, 1},
       {"tokenizer bytes", h->tokenizer, h->tokenizer_bytes, 1, 16},
       {"weights", h->weights, h->weights_bytes, 1, MI_PAGE},
@@ -192,6 +194,33 @@ static bool check_parts(const Check *c, const MiEntry *e)
   return false;
 }
 
+static bool check_io(const Check *c, const MiIo *io)
+{
+  uint64_t bytes = io->elem < MI_ELEM_COUNT ? mi_elem_bytes((MiElem)io->elem) : 0;
+  const char *name = (const char *)c->base + io->name;
+
+  if (!bytes || io->rank > MI_MAX_RANK || io->name >= c->size || !memchr(name, 0, c->size - io->name))
+    return false;
+  for (uint32_t d = 0; d < io->rank; d++) {
+    if (io->dim[d] > SPACE_MAX || (io->dim[d] && bytes > SPACE_MAX / io->dim[d]))
+      return false;
+    bytes *= io->dim[d];
+  }
+  return io->offset % MI_ALIGN == 0 && inside(io->offset, bytes, c->h->arena_bytes);
+}
+
+static bool check_ios(const Check *c)
+{
+  const MiIo *io = (const void *)(c->base + c->h->ios);
+
+  for (uint64_t i = 0; i < c->h->n_ios; i++)
+    if (!check_io(c, &io[i])) {
+      mi_out_format(c->why, "input or output %llu is out of range", (unsigned long long)i);
+      return false;
+    }
+  return true;
+}
+
 static bool check_entries(const Check *c)
 {
   const MiEntry *entry = (const void *)(c->base + c->h->entries);
@@ -201,7 +230,8 @@ static bool check_entries(const Check *c)
     const MiEntry *e = &entry[i];
     bool ok = memchr(e->name, 0, sizeof e->name) && (e->level < h->n_levels || !e->level) &&
               inside(e->first_part, e->n_parts, h->n_parts) &&
-              inside(e->first_grid, e->n_grids, h->n_grids) && e->tokens >= 1 && e->tokens <= TOKENS_MAX &&
+              inside(e->first_grid, e->n_grids, h->n_grids) && inside(e->first_io, e->n_ios, h->n_ios) &&
+              e->tokens >= 1 && e->tokens <= TOKENS_MAX &&
               inside(h->tokens_at, 4ull * e->tokens, h->arena_bytes) &&
               (!e->has_logits || (h->n_vocab && inside(h->logits_at, 4ull * h->n_vocab, h->arena_bytes)));
     if (!ok) {
@@ -226,5 +256,5 @@ bool mi_check_image(const MiImage *image, uint64_t bytes, MiOut *why)
   c.space_bytes[MI_SPACE_STATE] = image->state_bytes;
   c.space_bytes[MI_SPACE_SCRATCH] = image->scratch_bytes;
   return check_sizes(&c) && check_pieces(&c) && check_levels(&c) && check_places(&c) && check_binds(&c) &&
-         check_grids(&c) && check_names(&c) && check_entries(&c);
+         check_grids(&c) && check_names(&c) && check_ios(&c) && check_entries(&c);
 }

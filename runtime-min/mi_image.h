@@ -79,7 +79,18 @@ typedef struct {
   uint32_t first_grid, n_grids; /* since each has grids of its own */
   uint32_t tokens;              /* at most so many tokens in a call */
   uint32_t has_logits;          /* decode: logits are written */
+  uint32_t first_io, n_ios;     /* of models with tensors in and out: "run" */
 } MiEntry;
+
+/* A tensor that the caller gives or gets: row-major, in the arena. Inputs stay as they are. */
+typedef struct {
+  uint64_t name;   /* offset of a zero-terminated text */
+  uint64_t offset; /* in the arena; a multiple of MI_ALIGN */
+  uint32_t elem;   /* MiElem of mi_array.h */
+  uint32_t output; /* 1; 0: an input */
+  uint32_t rank, reserved;
+  uint64_t dim[8];
+} MiIo;
 
 typedef struct {
   char magic[8];
@@ -94,6 +105,7 @@ typedef struct {
   uint64_t levels;                                  /* offset of the array */
   uint64_t entries, grids, parts, binds, places;    /* offsets of the arrays */
   uint64_t names, names_bytes;                      /* offset; the last byte is zero */
+  uint64_t ios, n_ios;                              /* offset of the array */
   uint64_t arena_bytes, state_bytes, scratch_bytes; /* scratch: of one thread; state starts zeroed */
   uint64_t tokens_at;                  /* in the arena: int32[tokens of the entry], set by the runtime */
   uint64_t logits_at;                  /* in the arena: float[n_vocab] after decode */
@@ -103,7 +115,7 @@ typedef struct {
 } MiImage;
 
 _Static_assert(sizeof(MiGrid) == 32 && sizeof(MiPart) == 8, "contract, version 2");
-_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 40 && sizeof(MiImage) == 216,
+_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 48 && sizeof(MiIo) == 96 && sizeof(MiImage) == 232,
                "contract, version 2");
 
 #endif

@@ -7,6 +7,10 @@
  * 32 bits. Hence the pointer, which is data and volatile. */
 #include "../mi_main.h"
 
+#ifndef MI_MAIN
+#define MI_MAIN mi_main
+#endif
+
 extern MiKernel *const mi_kernels[];
 
 typedef union {
@@ -20,5 +24,5 @@ static const MiImage *const volatile image = &mi_image_header.image;
 
 int main(int argc, char **argv)
 {
-  return mi_main(image, mi_kernels, argc, argv);
+  return MI_MAIN(image, mi_kernels, argc, argv);
 }

@@ -1,0 +1,96 @@
+/* compile_onnx.c - what is ONNX's own on the way from a model file to a program. */
+#include "driver/driver.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool compile_is_onnx(const char *path)
+{
+  uint8_t first[4096];
+  struct stat st;
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) ? -1 : pread(fd, first, sizeof first, 0);
+
+  if (fd >= 0)
+    close(fd);
+  return n > 0 && onnx_probe(first, (uint64_t)st.st_size < sizeof first ? (uint64_t)n : (uint64_t)st.st_size);
+}
+
+bool compile_onnx_open(Compile *c, Err *e)
+{
+  return onnx_read(c->path, c->arena, &c->onnx, e);
+}
+
+bool compile_onnx_module(Compile *c, Err *e)
+{
+  Text notes = {.arena = c->arena};
+  OnnxImportOptions o = {.shapes = c->opt->shapes,
+                         .n_shapes = c->opt->n_shapes,
+                         .fixes = c->opt->fixes,
+                         .n_fixes = c->opt->n_fixes,
+                         .notes = &notes};
+  bool ok = onnx_import(c->onnx, &o, c->arena, &c->module, e);
+
+  if (notes.len)
+    fputs(notes.data, stderr);
+  return ok;
+}
+
+/* ---- what --about prints */
+
+static void add_metadata(const Compile *c, Text *t)
+{
+  const OnnxModel *m = c->onnx;
+  const char *licence = NULL;
+
+  for (uint32_t i = 0; i < m->n_metadata; i++)
+    if (!strcmp(m->metadata[i]->key, "license") || !strcmp(m->metadata[i]->key, "licence"))
+      licence = compile_one_line(t->arena, m->metadata[i]->value.data, m->metadata[i]->value.len);
+  text_printf(t, "license: %s\n", licence ? licence : "not stated in the file");
+}
+
+static void add_precision(const Compile *c, Text *t)
+{
+  uint64_t bytes[DT_COUNT] = {0}, total = 0;
+  const Program *p = c->programs[0];
+
+  for (uint32_t i = 0; i < p->items.len; i++) {
+    const Item *item = &p->items.data[i];
+    DType d = item->layout == LAYOUT_RAW ? DT_F32 : c->module->weights.data[item->weight].type.dtype;
+    bytes[d] += p->buffers.data[item->buffer].bytes;
+    total += p->buffers.data[item->buffer].bytes;
+  }
+  text_printf(t, "precision:");
+  for (int d = 0; d < DT_COUNT; d++)
+    if (bytes[d])
+      text_printf(t, " %s %.1f%%", dtype_info[d].name, 100.0 * (double)bytes[d] / (double)total);
+  text_printf(t, "%s\n", total ? " of weight bytes" : " no weights");
+}
+
+const char *compile_onnx_about(const Compile *c, Text *t)
+{
+  const OnnxModel *m = c->onnx;
+  const Program *p = c->programs[0];
+  const char *slash = strrchr(c->path, '/'), *file = slash ? slash + 1 : c->path;
+  Model hashed = {.map = m->file->data, .map_bytes = m->file->bytes};
+
+  model_hash(&hashed);
+  file = compile_one_line(t->arena, file, strlen(file));
+  const char *name = compile_one_line(t->arena, m->graph->name, strlen(m->graph->name));
+  text_printf(t, "model: %s\n", *name ? name : file);
+  text_printf(t, "source: %s\nsource sha256: %s\nformat: ONNX, IR version %lld, opset %lld\n", file,
+              hashed.sha256, (long long)m->ir_version, (long long)onnx_opset(m, ""));
+  if (m->producer_name.len)
+    text_printf(t, "producer: %s %s\n",
+                compile_one_line(t->arena, m->producer_name.data, m->producer_name.len),
+                compile_one_line(t->arena, m->producer_version.data ? m->producer_version.data : "",
+                                 m->producer_version.len));
+  add_metadata(c, t);
+  add_precision(c, t);
+  text_printf(t, "memory: weights %.3f MB (mapped), arena %.3f MB\n",
+              (double)p->space_bytes[SPACE_WEIGHTS] / 1e6, (double)p->space_bytes[SPACE_ARENA] / 1e6);
+  compile_add_target(c, t);
+  return t->data;
+}
