@@ -143,6 +143,7 @@ static inline uint32_t im_rank(const Import *im, Val v)
 }
 int64_t im_dim(const Import *im, Val v,
                int64_t axis); /* axis may count from the end (-1: last); 1 if out of range */
+int64_t im_span(const Type *t, uint32_t from, uint32_t to); /* product of the dimensions from .. to - 1 */
 static inline bool im_is_float(DType t)
 {
   return dtype_info[t].kind == DK_FLOAT;

@@ -17,6 +17,15 @@ int64_t im_dim(const Import *im, Val v, int64_t axis)
   return i >= 0 && i < t.rank ? t.dim[i] : 1;
 }
 
+int64_t im_span(const Type *t, uint32_t from, uint32_t to)
+{
+  int64_t n = 1;
+
+  for (uint32_t i = from; i < to && i < t->rank; i++)
+    n *= t->dim[i];
+  return n;
+}
+
 /* ---- any op */
 
 Val im_emit(Import *im, Op op, const Val *in, uint32_t n_in, Attr attr, const Type *type)

@@ -12,6 +12,7 @@ enum {
   FOLD_WIDEN_COUNT = 256,      /* and up to here elements may become wider */
 };
 static const double fold_work = 1 << 26;
+static const uint64_t table_bytes = 1 << 30; /* no table that is computed here may be larger */
 
 bool im_is_constant(const Import *im, Val v)
 {
@@ -40,7 +41,7 @@ static bool leaf_value(const Import *im, Val v, Arena *a, Tensor *out)
     *out = (Tensor){w->type, (void *)(uintptr_t)w->data}; /* read only, as all that evaluation reads */
     return true;
   }
-  if (n->op != OP_const)
+  if (n->op != OP_const || tensor_bytes(&n->type) > table_bytes)
     return false;
   *out = tensor_new(a, &n->type);
   fill(out, n->attr.value);
@@ -119,15 +120,13 @@ Val im_weight(Import *im, const char *name, const Tensor *t)
 
 Val im_full(Import *im, DType t, uint32_t rank, const int64_t *dim, double value)
 {
-  Type type = {.dtype = t, .rank = rank};
-
   if (!im_ok(im))
     return 0;
   if (rank > MAX_RANK) {
     im_fail(im, im->node, "rank %u is above %d", rank, MAX_RANK);
     return 0;
   }
-  memcpy(type.dim, dim, rank * sizeof *dim);
+  Type type = type_of(t, rank, dim);
   if (!type_fits(im, &type))
     return 0;
   Type one = {.dtype = t}; /* the value as its type rounds it */
@@ -156,7 +155,7 @@ Tensor im_tensor_new(Import *im, Type t)
 {
   if (!im_ok(im) || !type_fits(im, &t))
     return (Tensor){.type = t};
-  if (type_count(&t) > (int64_t)1 << 31) {
+  if (tensor_bytes(&t) > table_bytes) {
     im_fail(im, im->node, "a table of %lld elements is too large", (long long)type_count(&t));
     return (Tensor){.type = t};
   }
@@ -182,7 +181,8 @@ Val im_const_ints(Import *im, const int64_t *x, int64_t n)
 
   if (!t.data)
     return 0;
-  memcpy(t.data, x, (size_t)n * sizeof *x);
+  for (int64_t i = 0; i < n; i++)
+    ((int64_t *)t.data)[i] = x[i];
   return im_const_tensor(im, &t);
 }
 
@@ -316,7 +316,8 @@ bool im_eval(Import *im, Val v, Arena *a, Tensor *out)
       continue;
     for (uint32_t i = 0; i < n->in.count; i++)
       ins[i] = value[graph_in(g, u, i)];
-    if (work_of(g, n) > 64 * fold_work || !graph_eval_node(g, u, ins, a, &value[u]))
+    if (tensor_bytes(&n->type) > table_bytes || work_of(g, n) > 64 * fold_work ||
+        !graph_eval_node(g, u, ins, a, &value[u]))
       return false;
   }
   *out = value[v];

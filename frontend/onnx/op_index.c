@@ -7,15 +7,6 @@
 
 #include <stdlib.h>
 
-static int64_t product(const int64_t *d, uint32_t n)
-{
-  int64_t p = 1;
-
-  for (uint32_t i = 0; i < n; i++)
-    p *= d[i];
-  return p;
-}
-
 /* The type that indices of n elements are computed in. */
 static DType index_type(int64_t n)
 {
@@ -116,13 +107,12 @@ static Val element_places(Import *im, const Type *data, Val indices, uint32_t ax
     im_fail(im, im->node, "indices have %u dimensions, the data %u", ti.rank, data->rank);
     return 0;
   }
-  int64_t stride = product(data->dim + axis + 1, data->rank - axis - 1);
+  int64_t stride = im_span(data, axis + 1, data->rank);
   Val at = wrapped(im, indices, data->dim[axis], all);
   at = im_add2(im, OP_mul, at, im_const_i(im, it, stride));
   for (uint32_t i = 0; i < ti.rank; i++)
     if (i != axis && ti.dim[i] > 1)
-      at = im_add2(im, OP_add, at,
-                   steps(im, it, i, ti.rank, ti.dim[i], product(data->dim + i + 1, data->rank - i - 1)));
+      at = im_add2(im, OP_add, at, steps(im, it, i, ti.rank, ti.dim[i], im_span(data, i + 1, data->rank)));
   return at;
 }
 
@@ -145,7 +135,7 @@ static Val row_places(Import *im, const Type *data, Val indices, uint32_t first)
 
   for (int64_t i = 0; i < k; i++) {
     uint32_t axis = first + (uint32_t)i;
-    int64_t stride = product(data->dim + axis + 1, (uint32_t)(k - i - 1));
+    int64_t stride = im_span(data, axis + 1, first + (uint32_t)k);
     Val one = wrapped(im, im_squeeze(im, im_part(im, indices, last, i, 1), last), data->dim[axis], all);
     one = im_add2(im, OP_mul, one, im_const_i(im, it, stride));
     at = at ? im_add2(im, OP_add, at, one) : one;
@@ -169,14 +159,13 @@ bool op_gather_nd(Import *im, const OnnxNode *n)
   Val at = row_places(im, &t, indices, (uint32_t)b);
   for (uint32_t i = 0; i < b; i++)
     if (ti.dim[i] > 1)
-      at = im_add2(
-          im, OP_add, at,
-          steps(im, im_elem(im, at), i, ti.rank - 1, ti.dim[i], product(t.dim + i + 1, named - i - 1)));
+      at = im_add2(im, OP_add, at,
+                   steps(im, im_elem(im, at), i, ti.rank - 1, ti.dim[i], im_span(&t, i + 1, named)));
   if (rank > MAX_RANK)
     return im_fail(im, n, "the result has %u dimensions", rank);
   memcpy(d, ti.dim, (ti.rank - 1) * sizeof *d);
   memcpy(d + ti.rank - 1, t.dim + named, (t.rank - named) * sizeof *d);
-  Val table = im_reshape_to(im, x, product(t.dim, named), product(t.dim + named, t.rank - named));
+  Val table = im_reshape_to(im, x, im_span(&t, 0, named), im_span(&t, named, t.rank));
   return im_out(im, n, 0, im_reshape(im, im_gather(im, table, im_flat(im, at), 0), rank, d));
 }
 
@@ -213,9 +202,9 @@ bool op_scatter_nd(Import *im, const OnnxNode *n)
 
   if (!im_ok(im) || !ti.rank || k > t.rank)
     return im_fail(im, n, "indices of %lld coordinates for %u dimensions", (long long)k, t.rank);
-  int64_t rows = product(t.dim, (uint32_t)k), inner = product(t.dim + k, t.rank - (uint32_t)k);
+  int64_t rows = im_span(&t, 0, (uint32_t)k), inner = im_span(&t, (uint32_t)k, t.rank);
   Val at = im_flat(im, row_places(im, &t, indices, 0));
-  updates = im_reshape_to(im, updates, product(ti.dim, ti.rank - 1), inner);
+  updates = im_reshape_to(im, updates, im_span(&ti, 0, ti.rank - 1), inner);
   x = im_scatter(im, im_reshape_to(im, x, rows, inner), at, updates, reduction(im, n));
   return im_out(im, n, 0, im_reshape(im, x, t.rank, t.dim));
 }
@@ -230,7 +219,7 @@ bool op_tensor_scatter(Import *im, const OnnxNode *n)
 
   if (!im_ok(im) || axis == 0 || tu.rank != t.rank)
     return im_fail(im, n, "axis %u of %u dimensions", axis, t.rank);
-  int64_t before = product(t.dim, axis), inner = product(t.dim + axis + 1, t.rank - axis - 1);
+  int64_t before = im_span(&t, 0, axis), inner = im_span(&t, axis + 1, t.rank);
   int64_t dim = t.dim[axis], count = tu.dim[axis], each = before / max64(1, t.dim[0]);
   Val start = im_has(im, n, 2) ? im_cast(im, im_in(im, n, 2), DT_I32) : im_full(im, DT_I32, 1, t.dim, 0);
   Val at = im_add2(im, OP_add, im_unsqueeze(im, start, 1), im_iota(im, DT_I32, count)); /* [batch, count] */
@@ -276,7 +265,7 @@ bool op_reverse_sequence(Import *im, const OnnxNode *n)
   Val i = im_iota(im, DT_I32, t.dim[1]), back = im_add2(im, OP_sub, im_op_f(im, OP_sub, len, 1), i);
   Val at = im_where(im, im_add2(im, OP_lt, i, len), back, i); /* [batch, time] */
   at = im_add2(im, OP_add, at, steps(im, DT_I32, 0, 2, t.dim[0], t.dim[1]));
-  Val rows = im_reshape_to(im, x, t.dim[0] * t.dim[1], product(t.dim + 2, t.rank - 2));
+  Val rows = im_reshape_to(im, x, t.dim[0] * t.dim[1], im_span(&t, 2, t.rank));
   x = im_reshape(im, im_gather(im, rows, im_flat(im, at), 0), t.rank, t.dim);
   return im_out(im, n, 0, time_axis == 0 ? im_swap(im, x, 0, 1) : x);
 }
@@ -408,7 +397,7 @@ bool op_unique(Import *im, const OnnxNode *n)
   const int64_t *d = x.type.dim;
   UniqueKey *keys = NEW_ARRAY(im->arena, UniqueKey, (size_t)d[axis]);
   for (int64_t i = 0; i < d[axis]; i++)
-    keys[i] = (UniqueKey){&x, product(d, axis), d[axis], product(d + axis + 1, x.type.rank - axis - 1), i};
+    keys[i] = (UniqueKey){&x, im_span(&x.type, 0, axis), d[axis], im_span(&x.type, axis + 1, x.type.rank), i};
   Groups g = group_rows(im, keys, d[axis], im_int(im, n, "sorted", 1));
   Val first = im_const_ints(im, g.first, g.n);
   return im_out(im, n, 0, im_gather(im, im_const_tensor(im, &x), first, axis)) && im_out(im, n, 1, first) &&

@@ -6,15 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-static int64_t product(const int64_t *d, uint32_t n)
-{
-  int64_t p = 1;
-
-  for (uint32_t i = 0; i < n; i++)
-    p *= d[i];
-  return p;
-}
-
 /* Dimensions from the file, checked: at most MAX_RANK of them, none negative. */
 static bool take_dims(Import *im, const OnnxNode *n, Ints x, int64_t *d)
 {
@@ -148,6 +139,9 @@ bool op_split(Import *im, const OnnxNode *n)
     return im_fail(im, n, "%u sizes for %u outputs", sizes.len, parts);
   for (uint32_t i = 0; ok && i < parts; i++) {
     int64_t size = sizes.given ? sizes.data[i] : min64(each, dim - at);
+    if (size < 0 || size > dim - at)
+      return im_fail(im, n, "size %lld of the %lld elements that are left", (long long)size,
+                     (long long)(dim - at));
     ok = im_out(im, n, i, im_part(im, x, axis, at, size));
     at += size;
   }
@@ -316,7 +310,7 @@ bool op_expand(Import *im, const OnnxNode *n)
 static Val repeat(Import *im, Val x, uint32_t axis, int64_t times)
 {
   Type t = im_type(im, x);
-  int64_t before = product(t.dim, axis), after = product(t.dim + axis, t.rank - axis);
+  int64_t before = im_span(&t, 0, axis), after = im_span(&t, axis, t.rank);
 
   if (times == 1 || !x)
     return x;
