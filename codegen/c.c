@@ -7,6 +7,7 @@
  *
  * Nothing is decided here: what is slow in this C was said in the kernel. */
 #include "codegen/c.h"
+#include "codegen/c_helpers.h"
 
 #include <assert.h>
 #include <math.h>
@@ -14,20 +15,26 @@
 
 enum { MAX_OPEN = 64 }; /* the verifier's depth of loops and ifs */
 
+/* clang-format off */
 static const struct {
   const char *name; /* of a value's lane */
   const char *wrap; /* integers are computed in it */
 } c_type[KE_COUNT] = {
-    [KE_bool] = {"int", "int"},          [KE_i8] = {"int8_t", "uint32_t"},
-    [KE_u8] = {"uint8_t", "uint32_t"},   [KE_i16] = {"int16_t", "uint32_t"},
-    [KE_u16] = {"uint16_t", "uint32_t"}, [KE_i32] = {"int32_t", "uint32_t"},
-    [KE_u32] = {"uint32_t", "uint32_t"}, [KE_idx] = {"int64_t", "uint64_t"},
-    [KE_f16] = {"uint16_t", NULL},       [KE_f32] = {"float", NULL},
+    [KE_bool] = {"int", "int"},
+    [KE_i8]   = {"int8_t", "uint32_t"},  [KE_u8]   = {"uint8_t", "uint32_t"},
+    [KE_i16]  = {"int16_t", "uint32_t"}, [KE_u16]  = {"uint16_t", "uint32_t"},
+    [KE_i32]  = {"int32_t", "uint32_t"}, [KE_u32]  = {"uint32_t", "uint32_t"},
+    [KE_i64]  = {"int64_t", "uint64_t"}, [KE_u64]  = {"uint64_t", "uint64_t"},
+    [KE_idx]  = {"int64_t", "uint64_t"}, [KE_f16]  = {"uint16_t", NULL},
+    [KE_bf16] = {"uint16_t", NULL},      [KE_f32]  = {"float", NULL},
+    [KE_f64]  = {"double", NULL},
 };
+/* clang-format on */
 
 typedef struct {
   const Kernel *k;
   Text *out;
+  bool *helpers;  /* those that are called */
   uint32_t *uses; /* of each value */
   int depth;      /* of indentation */
   KVal open[MAX_OPEN];
@@ -37,19 +44,22 @@ typedef struct {
 typedef void Print(CPrinter *p, KVal v, const char *pattern);
 
 static Print print_lanewise, print_const, print_loop, print_carry, print_if, print_else, print_end,
-    print_load, print_store, print_prefetch, print_splat, print_shuffle, print_reduce, print_cast,
-    print_bitcast;
+    print_load, print_store, print_prefetch, print_splat, print_shuffle, print_reduce, print_division,
+    print_cast, print_bitcast;
 
 /* The pattern is one lane of the result:
  *   %0 %1 %2    an input, this lane
  *   %0{2*@}     an input, that lane
  *   @           the number of this lane
  *   %t %u %i    type of the result, the type it wraps in, immediate
+ *   %b %f %e    bits of the result, suffix of <math.h>'s functions for it, name of its element
+ *   $name(      a call of a helper
  *   %h          half of the lanes (of reductions, whose lanes are t's) */
 #define WRAP(op) "(%t)((%u)%0 " op " (%u)%1)"
 static const struct {
   const char *ints, *floats; /* by the first input's element; NULL: the same */
   Print *print;
+  const char *uints; /* NULL: as ints */
 } c_op[K_COUNT] = {
     [K_grid] = {"g", NULL, print_lanewise},
     [K_arg] = {"args[%i]", NULL, print_lanewise},
@@ -71,24 +81,34 @@ static const struct {
     [K_add] = {WRAP("+"), "%0 + %1", print_lanewise},
     [K_sub] = {WRAP("-"), "%0 - %1", print_lanewise},
     [K_mul] = {WRAP("*"), "%0 * %1", print_lanewise},
-    [K_div] = {"(%t)(%0 / %1)", "%0 / %1", print_lanewise},
-    [K_rem] = {"(%t)(%0 %% %1)", NULL, print_lanewise},
+    [K_div] = {"(%t)(%1 == 0 ? 0 : %1 == -1 ? 0 - (%u)%0 : (%u)(%0 / %1))", "%0 / %1", print_division,
+               "(%t)(%1 == 0 ? 0 : %0 / %1)"},
+    [K_rem] = {"(%t)(%1 == 0 || %1 == -1 ? 0 : %0 %% %1)", NULL, print_division,
+               "(%t)(%1 == 0 ? 0 : %0 %% %1)"},
     [K_neg] = {"(%t)(0 - (%u)%0)", "-%0", print_lanewise},
-    [K_abs] = {"(%t)(%0 > 0 ? (%u)%0 : 0 - (%u)%0)", "fabsf(%0)", print_lanewise},
+    [K_abs] = {"(%t)(%0 > 0 ? (%u)%0 : 0 - (%u)%0)", "fabs%f(%0)", print_lanewise},
     [K_min] = {"%0 < %1 ? %0 : %1", NULL, print_lanewise},
     [K_max] = {"%0 > %1 ? %0 : %1", NULL, print_lanewise},
-    [K_fma] = {"fmaf(%0, %1, %2)", NULL, print_lanewise},
-    [K_sqrt] = {"sqrtf(%0)", NULL, print_lanewise},
+    [K_fma] = {"fma%f(%0, %1, %2)", NULL, print_lanewise},
+    [K_sqrt] = {"sqrt%f(%0)", NULL, print_lanewise},
+    [K_floor] = {"$floor_%e(%0)", NULL, print_lanewise},
+    [K_ceil] = {"$ceil_%e(%0)", NULL, print_lanewise},
+    [K_trunc] = {"$trunc_%e(%0)", NULL, print_lanewise},
+    [K_round] = {"$round_%e(%0)", NULL, print_lanewise},
     [K_and] = {"(%t)(%0 & %1)", NULL, print_lanewise},
     [K_or] = {"(%t)(%0 | %1)", NULL, print_lanewise},
     [K_xor] = {"(%t)(%0 ^ %1)", NULL, print_lanewise},
     [K_shl] = {"(%t)((%u)%0 << %i)", NULL, print_lanewise},
     [K_shr] = {"(%t)(%0 >> %i)", NULL, print_lanewise},
+    [K_shlv] = {"(%t)((%u)%1 < %b ? (%u)%0 << ((%u)%1 & (%b - 1)) : 0)", NULL, print_lanewise},
+    [K_shrv] = {"(%t)(%0 >> ((%u)%1 < %b ? (%u)%1 : %b - 1))", NULL, print_lanewise,
+                "(%t)((%u)%1 < %b ? (%u)%0 >> ((%u)%1 & (%b - 1)) : 0)"},
     [K_lt] = {"%0 < %1", NULL, print_lanewise},
     [K_le] = {"%0 <= %1", NULL, print_lanewise},
     [K_eq] = {"%0 == %1", NULL, print_lanewise},
     [K_select] = {"%0 ? %1 : %2", NULL, print_lanewise},
-    [K_cast] = {"(%t)%0", "(%t)%0", print_cast},
+    [K_cast] = {"", NULL, print_cast},
+    [K_cast_sat] = {"", NULL, print_cast},
     [K_bitcast] = {"", NULL, print_bitcast},
     [K_dot4] = {"(%t)((%u)%0 + (%u)(%1{4 * @} * %2{4 * @} + %1{4 * @ + 1} * %2{4 * @ + 1} + "
                 "%1{4 * @ + 2} * %2{4 * @ + 2} + %1{4 * @ + 3} * %2{4 * @ + 3}))",
@@ -98,9 +118,6 @@ static const struct {
                  print_lanewise},
     [K_widen] = {"%0{2 * @} + %0{2 * @ + 1}", NULL, print_lanewise},
 };
-
-/* Halves are kept as bits: [before is f16][after is f16] */
-static const char *const c_cast[2][2] = {{"(%t)%0", "f16_bits((float)%0)"}, {"(%t)f16_value(%0)", "%0"}};
 
 /* ---- pieces of text */
 
@@ -119,6 +136,19 @@ static void begin_line(CPrinter *p)
   text_printf(p->out, "%*s", 2 * p->depth, "");
 }
 
+/* `$name(`, whose name may end in %e; returns what is behind the name. */
+static const char *print_call(CPrinter *p, KVal v, const char *s)
+{
+  size_t len = strcspn(s, "(%");
+  char name[32];
+
+  snprintf(name, sizeof name, "%.*s%s", (int)len, s,
+           s[len] == '%' ? kelem_info[node(p, v)->type.elem].name : "");
+  p->helpers[c_helper(name)] = true;
+  text_printf(p->out, "%s", name);
+  return s + len + (s[len] == '%' ? 2 : 0);
+}
+
 static void print_pattern(CPrinter *p, KVal v, const char *s, size_t len, const char *lane)
 {
   const KNode *n = node(p, v);
@@ -126,6 +156,8 @@ static void print_pattern(CPrinter *p, KVal v, const char *s, size_t len, const 
   for (const char *end = s + len; s < end; s++)
     if (*s == '@') {
       text_printf(p->out, "%s", lane);
+    } else if (*s == '$') {
+      s = print_call(p, v, s + 1) - 1;
     } else if (*s != '%') {
       text_add(p->out, s, 1);
     } else if (*++s >= '0' && *s <= '9') {
@@ -144,6 +176,8 @@ static void print_pattern(CPrinter *p, KVal v, const char *s, size_t len, const 
       case 't': text_printf(p->out, "%s", c_type[n->type.elem].name); break;
       case 'u': text_printf(p->out, "%s", c_type[n->type.elem].wrap); break;
       case 'i': text_printf(p->out, "%lld", (long long)n->imm.i); break;
+      case 'b': text_printf(p->out, "%u", 8u * kelem_info[n->type.elem].bytes); break;
+      case 'f': text_printf(p->out, "%s", n->type.elem == KE_f32 ? "f" : ""); break;
       default: text_add(p->out, s, 1);
       }
     }
@@ -203,15 +237,17 @@ static long long canonical(KElem e, int64_t i)
   }
 }
 
-static void print_int(Text *out, long long i)
+static void print_int(Text *out, KElem e, long long i)
 {
-  if (i == INT64_MIN) /* no literal */
+  if (e == KE_u64)
+    text_printf(out, "%lluu", (unsigned long long)i);
+  else if (i == INT64_MIN) /* no literal */
     text_printf(out, "(-9223372036854775807 - 1)");
   else
     text_printf(out, "%lld", i);
 }
 
-static void print_float(Text *out, double f)
+static void print_float(Text *out, KElem e, double f)
 {
   char digits[32];
 
@@ -219,8 +255,8 @@ static void print_float(Text *out, double f)
     text_printf(out, "%s%s", signbit(f) ? "-" : "", isnan(f) ? "NAN" : "INFINITY");
     return;
   }
-  snprintf(digits, sizeof digits, "%.9g", f);
-  text_printf(out, "%s%sf", digits, strpbrk(digits, ".e") ? "" : ".0");
+  snprintf(digits, sizeof digits, "%.*g", e == KE_f64 ? 17 : 9, f);
+  text_printf(out, "%s%s%s", digits, strpbrk(digits, ".e") ? "" : ".0", e == KE_f64 ? "" : "f");
 }
 
 static void print_const(CPrinter *p, KVal v, const char *pattern)
@@ -230,9 +266,9 @@ static void print_const(CPrinter *p, KVal v, const char *pattern)
   (void)pattern;
   begin_value(p, v);
   if (kelem_info[n->type.elem].is_float)
-    print_float(p->out, n->imm.f);
+    print_float(p->out, (KElem)n->type.elem, n->imm.f);
   else
-    print_int(p->out, canonical((KElem)n->type.elem, n->imm.i));
+    print_int(p->out, (KElem)n->type.elem, canonical((KElem)n->type.elem, n->imm.i));
   end_value(p, v);
 }
 
@@ -347,7 +383,7 @@ static void print_address(CPrinter *p, KVal v)
   text_printf(p->out, "b%u + ", n->buf);
   if (n->imm.i) {
     text_printf(p->out, "(v%u + ", kernel_in(p->k, v, 0));
-    print_int(p->out, n->imm.i);
+    print_int(p->out, KE_idx, n->imm.i);
     text_printf(p->out, ")");
   } else {
     text_printf(p->out, "v%u", kernel_in(p->k, v, 0));
@@ -359,13 +395,21 @@ static void print_address(CPrinter *p, KVal v)
 static void print_load(CPrinter *p, KVal v, const char *pattern)
 {
   const KNode *n = node(p, v);
+  bool mask = n->type.elem == KE_bool;
 
   (void)pattern;
   begin_line(p);
   print_variable(p, 'v', v);
-  text_printf(p->out, "; memcpy(%sv%u, ", address_of(n), v);
+  if (mask)
+    text_printf(p->out, "; { uint8_t t[%u]; memcpy(t, ", n->type.lanes);
+  else
+    text_printf(p->out, "; memcpy(%sv%u, ", address_of(n), v);
   print_address(p, v);
   text_printf(p->out, ", %u)", ktype_bytes(n->type));
+  if (mask)
+    text_printf(p->out,
+                n->type.lanes > 1 ? "; EACH(%u) v%u[l] = t[l] != 0; }" : "; (void)%u, v%u = t[0] != 0; }",
+                n->type.lanes, v);
   end_value(p, v);
 }
 
@@ -380,12 +424,21 @@ static void print_prefetch(CPrinter *p, KVal v, const char *pattern)
 static void print_store(CPrinter *p, KVal v, const char *pattern)
 {
   const KNode *value = input(p, v, 1);
+  KVal in = kernel_in(p->k, v, 1);
 
   (void)pattern;
   begin_line(p);
+  if (value->type.elem == KE_bool) {
+    uint32_t n = value->type.lanes;
+    text_printf(p->out, "{ uint8_t t[%u]; EACH(%u) t[l] = (uint8_t)v%u%s; memcpy(", n, n, in,
+                n > 1 ? "[l]" : "");
+    print_address(p, v);
+    text_printf(p->out, ", t, %u); }\n", n);
+    return;
+  }
   text_printf(p->out, "memcpy(");
   print_address(p, v);
-  text_printf(p->out, ", %sv%u, %u);\n", address_of(value), kernel_in(p->k, v, 1), ktype_bytes(value->type));
+  text_printf(p->out, ", %sv%u, %u);\n", address_of(value), in, ktype_bytes(value->type));
 }
 
 /* ---- vectors */
@@ -453,12 +506,49 @@ static void print_reduce(CPrinter *p, KVal v, const char *pattern)
   end_value(p, v);
 }
 
+/* Divisors are mostly constants, of which neither 0 nor -1 needs a test. */
+static void print_division(CPrinter *p, KVal v, const char *pattern)
+{
+  const KNode *by = input(p, v, 1);
+  long long i = by->op == K_const ? canonical((KElem)by->type.elem, by->imm.i) : 0;
+
+  if (kelem_is_int(by->type.elem) && i && (i != -1 || by->type.elem == KE_u64))
+    pattern = node(p, v)->op == K_div ? "(%t)(%0 / %1)" : "(%t)(%0 %% %1)";
+  print_lanewise(p, v, pattern);
+}
+
 /* ---- conversions */
+
+/* An input as a value that C knows: 16-bit floats are kept as bits; libtcc calls a library for u64 to float. */
+static const char *cast_input(KElem from, KElem to)
+{
+  if (from == KE_f16)
+    return "$f16_value(%0)";
+  if (from == KE_bf16)
+    return "$bf16_value(%0)";
+  if (from == KE_u64 && kelem_info[to].is_float)
+    return to == KE_f64 ? "$u64_f64(%0)" : "$u64_f32(%0)";
+  return "%0";
+}
 
 static void print_cast(CPrinter *p, KVal v, const char *pattern)
 {
+  KElem from = (KElem)input(p, v, 0)->type.elem, to = (KElem)node(p, v)->type.elem;
+  const char *x = cast_input(from, to);
+  char text[64];
+
   (void)pattern;
-  print_lanewise(p, v, c_cast[input(p, v, 0)->type.elem == KE_f16][node(p, v)->type.elem == KE_f16]);
+  if (node(p, v)->op == K_cast_sat)
+    snprintf(text, sizeof text, "(%%t)$sat_%s(%s)", to == KE_idx ? "i64" : kelem_info[to].name, x);
+  else if (to == KE_bool)
+    snprintf(text, sizeof text, "%s != 0", x);
+  else if (to == KE_f16 || to == KE_bf16)
+    snprintf(text, sizeof text, to == from ? "%%0" : "$%s_bits((float)%s)", kelem_info[to].name, x);
+  else if (to == KE_u64 && kelem_info[from].is_float)
+    snprintf(text, sizeof text, "$f64_u64(%s)", x);
+  else
+    snprintf(text, sizeof text, "(%%t)%s", x);
+  print_lanewise(p, v, text);
 }
 
 static void print_bitcast(CPrinter *p, KVal v, const char *pattern)
@@ -488,67 +578,12 @@ static const char head_text[] =
     "#ifdef __GNUC__\n" /* constants may be folded into what looks like a slip; gcc forgets the cast of a
                            shift */
     "#pragma GCC diagnostic ignored \"-Wtautological-compare\"\n"
+    "#pragma GCC diagnostic ignored \"-Wdiv-by-zero\"\n"
     "#pragma GCC diagnostic ignored \"-Wshift-overflow\"\n"
     "#pragma GCC diagnostic ignored \"-Wshift-negative-value\"\n"
     "#endif\n"
     "#define EACH(n) for (int l = 0; l < (n); l++)\n\n"
     "typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);\n";
-
-/* By the cast that needs it. The exponent is rebased by a product, which is exact and puts subnormal
- * numbers right; rounding to nearest even is left to integer carries and, below 2^-14, to an addition. */
-static const char f16_value_text[] = "\nstatic float f16_value(uint16_t h)\n"
-                                     "{\n"
-                                     "  uint32_t u = (uint32_t)(h & 0x7fff) << 13;\n"
-                                     "  float f;\n"
-                                     "  memcpy(&f, &u, 4);\n"
-                                     "  f *= 5.19229686e+33f;\n"
-                                     "  memcpy(&u, &f, 4);\n"
-                                     "  u |= (h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;\n"
-                                     "  u |= (uint32_t)(h & 0x8000) << 16;\n"
-                                     "  memcpy(&f, &u, 4);\n"
-                                     "  return f;\n"
-                                     "}\n";
-static const char f16_bits_text[] = "\nstatic uint16_t f16_bits(float f)\n"
-                                    "{\n"
-                                    "  uint32_t u, sign, small;\n"
-                                    "  memcpy(&u, &f, 4);\n"
-                                    "  sign = u >> 16 & 0x8000u;\n"
-                                    "  u &= 0x7fffffffu;\n"
-                                    "  memcpy(&f, &u, 4);\n"
-                                    "  f += 0.5f;\n"
-                                    "  memcpy(&small, &f, 4);\n"
-                                    "  if (u > 0x7f800000u)\n"
-                                    "    u = 0x7e00u;\n"
-                                    "  else if (u >= 0x477ff000u)\n"
-                                    "    u = 0x7c00u;\n"
-                                    "  else if (u < 0x38800000u)\n"
-                                    "    u = small - 0x3f000000u;\n"
-                                    "  else\n"
-                                    "    u = (u + 0xc8000fffu + (u >> 13 & 1u)) >> 13;\n"
-                                    "  return (uint16_t)(sign | u);\n"
-                                    "}\n";
-
-static bool has_cast(const Kernel *k, bool from_f16)
-{
-  for (KVal v = 1; v < k->nodes.len; v++) {
-    const KNode *n = kernel_node(k, v);
-    if (n->op == K_cast &&
-        (from_f16 ? kernel_node(k, kernel_in(k, v, 0))->type.elem : n->type.elem) == KE_f16)
-      return true;
-  }
-  return false;
-}
-
-static void print_f16_helper(const Kernel *const *kernels, uint32_t n, bool from_f16, Text *out)
-{
-  const char *text = from_f16 ? f16_value_text : f16_bits_text;
-
-  for (uint32_t i = 0; i < n; i++)
-    if (has_cast(kernels[i], from_f16)) {
-      text_add(out, text, strlen(text));
-      return;
-    }
-}
 
 /* A carry that stays as it is prints no copy; a shuffle may take no lane of an input. */
 static bool is_printed(const CPrinter *p, KVal v, uint32_t i, KVal head)
@@ -609,10 +644,21 @@ static void print_params(CPrinter *p)
   }
 }
 
-static bool print_kernel(const Kernel *k, uint32_t number, Text *out, Err *e)
+static const char *pattern_of(const CPrinter *p, KVal v)
+{
+  uint8_t op = node(p, v)->op;
+  const KElemInfo *in = &kelem_info[node(p, v)->in.count ? input(p, v, 0)->type.elem : KE_none];
+
+  if (in->is_float && c_op[op].floats)
+    return c_op[op].floats;
+  return !in->is_signed && c_op[op].uints ? c_op[op].uints : c_op[op].ints;
+}
+
+static bool print_kernel(const Kernel *k, uint32_t number, bool *helpers, Text *out, Err *e)
 {
   Arena tmp = {0};
-  CPrinter p = {.k = k, .out = out, .uses = NEW_ARRAY(&tmp, uint32_t, k->nodes.len), .depth = 2};
+  CPrinter p = {
+      .k = k, .out = out, .helpers = helpers, .uses = NEW_ARRAY(&tmp, uint32_t, k->nodes.len), .depth = 2};
   bool ok = true;
 
   count_uses(&p);
@@ -626,9 +672,8 @@ static bool print_kernel(const Kernel *k, uint32_t number, Text *out, Err *e)
   text_printf(out, "  (void)buf; (void)args;\n  for (int64_t g = lo; g < hi; g++) {\n");
   for (KVal v = 1; ok && v < k->nodes.len; v++) {
     uint8_t op = node(&p, v)->op;
-    bool floats = node(&p, v)->in.count && kelem_info[input(&p, v, 0)->type.elem].is_float;
     if (c_op[op].print)
-      c_op[op].print(&p, v, floats && c_op[op].floats ? c_op[op].floats : c_op[op].ints);
+      c_op[op].print(&p, v, pattern_of(&p, v));
     else
       ok = fail(e, "kernel '%s': C has no pattern for %s", k->name, kop_info[op].name);
   }
@@ -639,13 +684,17 @@ static bool print_kernel(const Kernel *k, uint32_t number, Text *out, Err *e)
 
 bool c_print_functions(const Kernel *const *kernels, uint32_t n, Text *out, Err *e)
 {
+  Arena tmp = {0};
+  Text functions = {.arena = &tmp};
+  bool *helpers = NEW_ARRAY(&tmp, bool, c_helper_count), ok = true;
+
+  for (uint32_t i = 0; ok && i < n; i++)
+    ok = print_kernel(kernels[i], i, helpers, &functions, e);
   text_add(out, head_text, strlen(head_text));
-  print_f16_helper(kernels, n, true, out);
-  print_f16_helper(kernels, n, false, out);
-  for (uint32_t i = 0; i < n; i++)
-    if (!print_kernel(kernels[i], i, out, e))
-      return false;
-  return true;
+  c_print_helpers(helpers, out);
+  text_add(out, functions.data ? functions.data : "", functions.len);
+  arena_free(&tmp);
+  return ok;
 }
 
 bool c_print_kernels(const Kernel *const *kernels, uint32_t n, Text *out, Err *e)

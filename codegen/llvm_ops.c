@@ -14,6 +14,7 @@ LLVMTypeRef llvm_elem(const Printer *p, KElem e)
   switch (e) {
   case KE_bool: return LLVMInt1TypeInContext(p->ctx);
   case KE_f32: return LLVMFloatTypeInContext(p->ctx);
+  case KE_f64: return LLVMDoubleTypeInContext(p->ctx);
   default: return LLVMIntTypeInContext(p->ctx, kelem_info[e].bytes * 8u);
   }
 }
@@ -46,9 +47,9 @@ LLVMValueRef llvm_const(const Printer *p, KType t, int64_t i)
   return same_lanes(LLVMConstInt(llvm_elem(p, t.elem), (uint64_t)i, true), t.lanes);
 }
 
-LLVMValueRef llvm_const_real(const Printer *p, unsigned lanes, double f)
+LLVMValueRef llvm_const_real(const Printer *p, KType t, double f)
 {
-  return same_lanes(LLVMConstReal(LLVMFloatTypeInContext(p->ctx), f), lanes);
+  return same_lanes(LLVMConstReal(llvm_elem(p, t.elem), f), t.lanes);
 }
 
 LLVMValueRef llvm_intrinsic(const Printer *p, const char *name, LLVMTypeRef overload, LLVMValueRef *in,
@@ -161,6 +162,49 @@ static LLVMValueRef print_shift(Printer *p, const KNode *n, const Row *row)
   return LLVMBuildBinOp(p->b, (LLVMOpcode)row_pick(row, n->type.elem), llvm_in(p, 0), by, "");
 }
 
+/* Amounts that LLVM has no meaning for are kept from it. */
+static LLVMValueRef print_shlv(Printer *p, const KNode *n, const Row *row)
+{
+  LLVMValueRef a = llvm_in(p, 0), by = llvm_in(p, 1),
+               last = llvm_const(p, n->type, 8 * kelem_info[n->type.elem].bytes - 1);
+  LLVMValueRef inside = LLVMBuildICmp(p->b, LLVMIntULE, by, last, "");
+  LLVMOpcode op = (LLVMOpcode)row_pick(row, n->type.elem);
+
+  if (op == LLVMAShr)
+    return LLVMBuildAShr(p->b, a, LLVMBuildSelect(p->b, inside, by, last, ""), "");
+  return LLVMBuildSelect(p->b, inside, LLVMBuildBinOp(p->b, op, a, by, ""), llvm_const(p, n->type, 0), "");
+}
+
+static bool is_plain_divisor(const Printer *p)
+{
+  const KNode *by = kernel_node(p->k, kernel_in(p->k, p->at, 1));
+  unsigned unused = 64 - 8u * kelem_info[by->type.elem].bytes;
+  int64_t i = by->op == K_const ? (int64_t)((uint64_t)by->imm.i << unused) >> unused : 0;
+  return i && (i != -1 || !kelem_info[by->type.elem].is_signed);
+}
+
+/* 0, and -1, which the least number overflows by, are replaced before and put right behind. */
+static LLVMValueRef print_division(Printer *p, const KNode *n, const Row *row)
+{
+  if (kelem_info[n->type.elem].is_float || is_plain_divisor(p))
+    return print_binary(p, n, row);
+  LLVMValueRef a = llvm_in(p, 0), by = llvm_in(p, 1), zero = llvm_const(p, n->type, 0),
+               one = llvm_const(p, n->type, 1);
+  LLVMValueRef is_0 = LLVMBuildICmp(p->b, LLVMIntEQ, by, zero, ""), odd = is_0, is_neg = NULL;
+
+  if (kelem_info[n->type.elem].is_signed) {
+    is_neg = LLVMBuildICmp(p->b, LLVMIntEQ, by, llvm_const(p, n->type, -1), "");
+    odd = LLVMBuildOr(p->b, is_0, is_neg, "");
+  }
+  LLVMValueRef safe = LLVMBuildSelect(p->b, odd, one, by, "");
+  LLVMValueRef v = LLVMBuildBinOp(p->b, (LLVMOpcode)row_pick(row, n->type.elem), a, safe, "");
+  if (n->op == K_rem)
+    return v; /* by 1: 0 */
+  if (is_neg)
+    v = LLVMBuildSelect(p->b, is_neg, LLVMBuildNeg(p->b, a, ""), v, "");
+  return LLVMBuildSelect(p->b, is_0, zero, v, "");
+}
+
 static LLVMValueRef print_compare(Printer *p, const KNode *n, const Row *row)
 {
   (void)n;
@@ -199,6 +243,18 @@ static LLVMValueRef print_sqrt(Printer *p, const KNode *n, const Row *row)
   return llvm_intrinsic(p, "llvm.sqrt", llvm_type(p, n->type), in, 1);
 }
 
+/* SSE4.1, which every row has, and later sets round by one instruction. */
+static LLVMValueRef print_rounding(Printer *p, const KNode *n, const Row *row)
+{
+  static const char *const name[K_COUNT] = {[K_floor] = "llvm.floor",
+                                            [K_ceil] = "llvm.ceil",
+                                            [K_trunc] = "llvm.trunc",
+                                            [K_round] = "llvm.roundeven"};
+  LLVMValueRef in[] = {llvm_in(p, 0)};
+  (void)row;
+  return llvm_intrinsic(p, name[n->op], llvm_type(p, n->type), in, 1);
+}
+
 /* What the target lacks, LLVM would make calls of; pass_legalize() has rewritten it. */
 static LLVMValueRef lacking(const Printer *p)
 {
@@ -219,8 +275,8 @@ static LLVMValueRef print_fma(Printer *p, const KNode *n, const Row *row)
 static LLVMValueRef print_const(Printer *p, const KNode *n, const Row *row)
 {
   (void)row;
-  return n->type.elem == KE_f32 ? llvm_const_real(p, n->type.lanes, n->imm.f)
-                                : llvm_const(p, n->type, n->imm.i);
+  return kelem_is_real(n->type.elem) ? llvm_const_real(p, n->type, n->imm.f)
+                                     : llvm_const(p, n->type, n->imm.i);
 }
 
 static LLVMValueRef print_lane(Printer *p, const KNode *n, const Row *row)
@@ -235,9 +291,15 @@ static LLVMValueRef print_lane(Printer *p, const KNode *n, const Row *row)
 
 /* ---- memory */
 
+/* A bool is a byte. */
+static LLVMTypeRef memory_type(const Printer *p, KType t)
+{
+  return llvm_type(p, t.elem == KE_bool ? ktype(KE_u8, t.lanes) : t);
+}
+
 static LLVMValueRef address(const Printer *p, const KNode *n)
 {
-  LLVMTypeRef elem = llvm_elem(p, p->k->params.data[n->buf].elem);
+  LLVMTypeRef elem = memory_type(p, ktype(p->k->params.data[n->buf].elem, 1));
   LLVMValueRef at = llvm_in(p, 0), off = llvm_const(p, ktype(KE_idx, 1), n->imm.i);
   LLVMValueRef base = LLVMBuildGEP2(p->b, elem, LLVMGetParam(p->fn, n->buf), &at, 1, "");
   return n->imm.i ? LLVMBuildGEP2(p->b, elem, base, &off, 1, "") : base;
@@ -251,10 +313,11 @@ static unsigned alignment(const Printer *p, const KNode *n)
 
 static LLVMValueRef print_load(Printer *p, const KNode *n, const Row *row)
 {
-  LLVMValueRef v = LLVMBuildLoad2(p->b, llvm_type(p, n->type), address(p, n), "");
+  LLVMTypeRef type = memory_type(p, n->type);
+  LLVMValueRef v = LLVMBuildLoad2(p->b, type, address(p, n), "");
   (void)row;
   LLVMSetAlignment(v, alignment(p, n));
-  return v;
+  return n->type.elem == KE_bool ? LLVMBuildICmp(p->b, LLVMIntNE, v, LLVMConstNull(type), "") : v;
 }
 
 /* Into the second level: the first has too few places for lines on their way (16) to keep the memory busy. */
@@ -270,8 +333,13 @@ static LLVMValueRef print_prefetch(Printer *p, const KNode *n, const Row *row)
 
 static LLVMValueRef print_store(Printer *p, const KNode *n, const Row *row)
 {
-  LLVMValueRef v = LLVMBuildStore(p->b, llvm_in(p, 1), address(p, n));
+  KType t = llvm_in_type(p, 1);
+  LLVMValueRef value = llvm_in(p, 1);
+
   (void)row;
+  if (t.elem == KE_bool)
+    value = LLVMBuildZExt(p->b, value, memory_type(p, t), "");
+  LLVMValueRef v = LLVMBuildStore(p->b, value, address(p, n));
   LLVMSetAlignment(v, alignment(p, n));
   return v;
 }
@@ -347,7 +415,10 @@ static LLVMValueRef print_cast(Printer *p, const KNode *n, const Row *row)
   bool f16 = from.elem == KE_f16 || n->type.elem == KE_f16;
 
   (void)row;
-  return !f16 || p->target->f16c ? llvm_cast(p, llvm_in(p, 0), from, n->type.elem) : lacking(p);
+  if (f16 && !p->target->f16c)
+    return lacking(p);
+  return n->op == K_cast ? llvm_cast(p, llvm_in(p, 0), from, n->type.elem)
+                         : llvm_cast_sat(p, llvm_in(p, 0), from, n->type.elem);
 }
 
 static LLVMValueRef print_bitcast(Printer *p, const KNode *n, const Row *row)
@@ -385,24 +456,31 @@ static const Row rows[K_COUNT] = {
     [K_add]     = {print_binary, LLVMAdd, LLVMAdd, LLVMFAdd},
     [K_sub]     = {print_binary, LLVMSub, LLVMSub, LLVMFSub},
     [K_mul]     = {print_binary, LLVMMul, LLVMMul, LLVMFMul},
-    [K_div]     = {print_binary, LLVMSDiv, LLVMUDiv, LLVMFDiv},
-    [K_rem]     = {print_binary, LLVMSRem, LLVMURem, 0},
+    [K_div]     = {print_division, LLVMSDiv, LLVMUDiv, LLVMFDiv},
+    [K_rem]     = {print_division, LLVMSRem, LLVMURem, 0},
     [K_neg]     = {print_neg, 0, 0, 0},
     [K_abs]     = {print_abs, 0, 0, 0},
     [K_min]     = {print_pick, LLVMIntSLT, LLVMIntULT, LLVMRealOLT},
     [K_max]     = {print_pick, LLVMIntSGT, LLVMIntUGT, LLVMRealOGT},
     [K_fma]     = {print_fma, 0, 0, 0},
     [K_sqrt]    = {print_sqrt, 0, 0, 0},
+    [K_floor]   = {print_rounding, 0, 0, 0},
+    [K_ceil]    = {print_rounding, 0, 0, 0},
+    [K_trunc]   = {print_rounding, 0, 0, 0},
+    [K_round]   = {print_rounding, 0, 0, 0},
     [K_and]     = {print_binary, LLVMAnd, LLVMAnd, 0},
     [K_or]      = {print_binary, LLVMOr, LLVMOr, 0},
     [K_xor]     = {print_binary, LLVMXor, LLVMXor, 0},
     [K_shl]     = {print_shift, LLVMShl, LLVMShl, 0},
     [K_shr]     = {print_shift, LLVMAShr, LLVMLShr, 0},
+    [K_shlv]    = {print_shlv, LLVMShl, LLVMShl, 0},
+    [K_shrv]    = {print_shlv, LLVMAShr, LLVMLShr, 0},
     [K_lt]      = {print_compare, LLVMIntSLT, LLVMIntULT, LLVMRealOLT},
     [K_le]      = {print_compare, LLVMIntSLE, LLVMIntULE, LLVMRealOLE},
     [K_eq]      = {print_compare, LLVMIntEQ, LLVMIntEQ, LLVMRealOEQ},
     [K_select]  = {print_select, 0, 0, 0},
     [K_cast]    = {print_cast, 0, 0, 0},
+    [K_cast_sat] = {print_cast, 0, 0, 0},
     [K_bitcast] = {print_bitcast, 0, 0, 0},
     [K_dot4]    = {print_dot, 0, 0, 0},
     [K_dot2]    = {print_dot, 0, 0, 0},

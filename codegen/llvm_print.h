@@ -36,7 +36,7 @@ typedef struct {
 /* Adds a function with MiKernel's signature; NULL on failure. */
 LLVMValueRef llvm_print_kernel(Printer *p, const Kernel *k);
 
-/* ---- types: f16 is held as i16, since all that is done with it is to move it and to convert it */
+/* ---- types: f16 and bf16 are held as i16, since all that is done with them is to move and to convert them */
 LLVMTypeRef llvm_type(const Printer *p, KType t);
 LLVMTypeRef llvm_elem(const Printer *p, KElem e);
 LLVMTypeRef llvm_lanes(LLVMTypeRef elem, unsigned lanes);
@@ -51,7 +51,7 @@ static inline KType llvm_in_type(const Printer *p, uint32_t i)
   return kernel_node(p->k, kernel_in(p->k, p->at, i))->type;
 }
 LLVMValueRef llvm_const(const Printer *p, KType t, int64_t i);
-LLVMValueRef llvm_const_real(const Printer *p, unsigned lanes, double f);
+LLVMValueRef llvm_const_real(const Printer *p, KType t, double f);
 LLVMValueRef llvm_intrinsic(const Printer *p, const char *name, LLVMTypeRef overload, LLVMValueRef *in,
                             unsigned n);
 /* lanes first, first + stride, ... of v; one lane gives a scalar */
@@ -59,6 +59,7 @@ LLVMValueRef llvm_lanes_of(const Printer *p, LLVMValueRef v, unsigned first, uns
 /* v's lanes, then more's (scalars are single lanes) */
 LLVMValueRef llvm_concat(const Printer *p, LLVMValueRef v, unsigned have, LLVMValueRef more, unsigned n);
 LLVMValueRef llvm_cast(const Printer *p, LLVMValueRef v, KType from, KElem to); /* f16: needs F16C */
+LLVMValueRef llvm_cast_sat(const Printer *p, LLVMValueRef v, KType from, KElem to);
 
 /* ---- the ops: value of node p->at (llvm_ops.c; llvm_dot.c has the integer products) */
 bool llvm_print_op(Printer *p, const KNode *n);

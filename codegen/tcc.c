@@ -1,6 +1,6 @@
 /* tcc.c - C in memory through libtcc 0.9.27.
  *
- * Kernels need six functions of libc and no headers, so both are given here, and a machine without
+ * Kernels need nine functions of libc and no headers, so both are given here, and a machine without
  * any C compiler runs them. libtcc links with -nostdlib: it would look for the system's libc.so. */
 #include "codegen/tcc.h"
 
@@ -23,6 +23,7 @@ static const char declarations[] =
     "typedef unsigned long long uint64_t;\n"
     "void *memcpy(void *, const void *, __SIZE_TYPE__);\n"
     "float fabsf(float), fmaf(float, float, float), sqrtf(float);\n"
+    "double fabs(double), fma(double, double, double), sqrt(double);\n"
     "#define INFINITY (1.0f / 0.0f)\n"
     "#define NAN (0.0f / 0.0f)\n"
     "#line 1 \"kernels.c\"\n";
@@ -35,6 +36,8 @@ static const struct {
     {"memcpy", (void (*)(void))memcpy}, {"memmove", (void (*)(void))memmove},
     {"memset", (void (*)(void))memset}, {"fabsf", (void (*)(void))fabsf},
     {"fmaf", (void (*)(void))fmaf},     {"sqrtf", (void (*)(void))sqrtf},
+    {"fabs", (void (*)(void))fabs},     {"fma", (void (*)(void))fma},
+    {"sqrt", (void (*)(void))sqrt},
 };
 
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;

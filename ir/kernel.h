@@ -18,7 +18,8 @@ typedef enum {
   K_COUNT
 } KOp;
 
-/* Elements. `idx` is the type of indices: 64 bits on a CPU. */
+/* Elements. `idx` is the type of indices: 64 bits on a CPU. Integers stand together, in this order.
+ * f16 and bf16 are only moved and cast. In memory a bool is a byte: stored as 0 or 1, true if not 0. */
 typedef enum {
   KE_none,
   KE_bool,
@@ -28,9 +29,13 @@ typedef enum {
   KE_u16,
   KE_i32,
   KE_u32,
+  KE_i64,
+  KE_u64,
   KE_idx,
   KE_f16,
+  KE_bf16,
   KE_f32,
+  KE_f64,
   KE_COUNT
 } KElem;
 
@@ -72,7 +77,7 @@ typedef struct {
   Slice in;     /* inputs, in the kernel's edge array; shuffle: two inputs, then the lane numbers */
   union {
     int64_t i; /* INT, MEM (element offset); CONST of integers and bool */
-    double f;  /* CONST of floats (f32 values are exact in it) */
+    double f;  /* CONST of f32 and f64 (f32 values are exact in it) */
   } imm;
 } KNode;
 
@@ -99,6 +104,15 @@ uint16_t kernel_param(Kernel *k, const char *name, KElem elem, KAccess access);
 /* The one way to append: checks arity and types by the table (asserts). */
 KVal kernel_add(Kernel *k, KOp op, KType type, const KVal *in, uint32_t n_in, int64_t imm);
 
+/* what arithmetic takes */
+static inline bool kelem_is_int(unsigned e)
+{
+  return e >= KE_i8 && e <= KE_idx;
+}
+static inline bool kelem_is_real(unsigned e)
+{
+  return e == KE_f32 || e == KE_f64;
+}
 static inline KType ktype(KElem e, unsigned lanes)
 {
   return (KType){(uint8_t)e, (uint8_t)lanes};
@@ -125,6 +139,7 @@ KVal k_grid(Kernel *k);
 KVal k_arg(Kernel *k, int n); /* as idx */
 KVal k_int(Kernel *k, KType t, int64_t v);
 KVal k_flt(Kernel *k, unsigned lanes, double v); /* f32, rounded to float */
+KVal k_real(Kernel *k, KType t, double v);       /* f32 or f64 */
 KVal k_idx(Kernel *k, int64_t v);
 KVal k_loop(Kernel *k, KVal lo, KVal hi, int64_t step);
 KVal k_carry(Kernel *k, KVal first);
@@ -143,9 +158,11 @@ KVal k_fma(Kernel *k, KVal a, KVal b, KVal c);
 KVal k_shift(Kernel *k, KOp op, KVal a, int64_t by);
 KVal k_select(Kernel *k, KVal c, KVal a, KVal b);
 KVal k_cast(Kernel *k, KElem to, KVal v);
+KVal k_cast_sat(Kernel *k, KElem to, KVal v); /* as k_cast, but floats to integers saturate, NaN gives 0 */
 KVal k_bitcast(Kernel *k, KType to, KVal v);
 KVal k_dot(Kernel *k, KOp op, KVal sum, KVal a, KVal b);
 KVal k_reduce(Kernel *k, KOp op, KVal v); /* K_sum or K_rmax, to a scalar */
+KVal k_fold(Kernel *k, KOp op, KVal v);   /* any op2 over the lanes (a power of two), in the order of `sum` */
 
 /* ---- functions expanded in the IR (kernel_math.c); f32, maximum errors stated there */
 KVal k_exp(Kernel *k, KVal x);
@@ -157,6 +174,7 @@ void k_sincos_turns(Kernel *k, KVal turns, KVal *s, KVal *c); /* of 2 pi * turns
 void k_sincos(Kernel *k, KVal radians, KVal *s, KVal *c);
 
 bool kernel_verify(const Kernel *k, Err *e);
+bool kernel_check_node(const Kernel *k, KVal v, Err *e); /* what its row asks of types and immediates */
 
 /* ---- text form (kernel_text.c)
  *   kernel mv.q4_0 (w: u8, x: i8, y: f32 write, s: f32 scratch 256) {

@@ -2,378 +2,10 @@
  * measure of every printer.
  *
  * A kernel is prepared once a call: each value gets a fixed place in memory, each node that does
- * something becomes an instruction whose function is picked by op and element. One function
- * computes one op, so that no product and sum of a kernel can ever be contracted.
+ * something becomes an instruction whose function (kernel_eval_ops.c) is picked by op and element.
  *
- * What the table calls forbidden is reported: accesses outside of a buffer, division by less than
- * one, 16-bit sums that overflow. A float too large for its integer (the table does not say)
- * saturates, NaN gives 0. */
-#include "ir/kernel.h"
-
-#include <math.h>
-
-typedef struct Ins Ins;
-typedef const char *Run(const Ins *x); /* NULL, or what went wrong */
-
-typedef struct {
-  uint8_t *to;
-  const uint8_t *from;
-  uint32_t bytes;
-} Move;
-
-struct Ins {
-  Run *run; /* NULL: structure and memory, done by the walk */
-  void *out;
-  const void *in[3];
-  uint8_t op;
-  uint8_t lanes; /* of the result */
-  uint8_t src_lanes;
-  uint16_t buf;
-  uint32_t bytes;  /* of the value that is moved, loaded or stored */
-  uint32_t target; /* loop: behind its end; end: its loop; if, else: where to go on */
-  uint32_t n_moves;
-  const Move *moves; /* loop: first values of its carries; end: the next ones */
-  int64_t imm;
-  const uint32_t *lane; /* shuffle */
-  KVal node;
-};
-
-#define A(T)  const T *a = x->in[0]
-#define AB(T) A(T), *b = x->in[1]
-#define LANES for (unsigned l = 0; l < x->lanes; l++)
-
-/* ---- arithmetic: one function for each op and element, from an expression of lane l */
-
-#define EACH_INT(M, ...)                                                                                     \
-  M(i8, int8_t, __VA_ARGS__)                                                                                 \
-  M(u8, uint8_t, __VA_ARGS__)                                                                                \
-  M(i16, int16_t, __VA_ARGS__)                                                                               \
-  M(u16, uint16_t, __VA_ARGS__)                                                                              \
-  M(i32, int32_t, __VA_ARGS__) M(u32, uint32_t, __VA_ARGS__) M(idx, int64_t, __VA_ARGS__)
-#define EACH_ARITH(M, ...) EACH_INT(M, __VA_ARGS__) M(f32, float, __VA_ARGS__)
-#define EACH_BITS(M, ...)  EACH_INT(M, __VA_ARGS__) M(mask, uint8_t, __VA_ARGS__)
-
-#define ROW_INT(op)                                                                                          \
-  {[KE_i8] = op##_i8,   [KE_u8] = op##_u8,   [KE_i16] = op##_i16, [KE_u16] = op##_u16,                       \
-   [KE_i32] = op##_i32, [KE_u32] = op##_u32, [KE_idx] = op##_idx}
-#define ROW_ARITH(op)                                                                                        \
-  {[KE_i8] = op##_i8,   [KE_u8] = op##_u8,   [KE_i16] = op##_i16, [KE_u16] = op##_u16,                       \
-   [KE_i32] = op##_i32, [KE_u32] = op##_u32, [KE_idx] = op##_idx, [KE_f32] = op##_f32}
-#define ROW_BITS(op)                                                                                         \
-  {[KE_i8] = op##_i8,   [KE_u8] = op##_u8,   [KE_i16] = op##_i16, [KE_u16] = op##_u16,                       \
-   [KE_i32] = op##_i32, [KE_u32] = op##_u32, [KE_idx] = op##_idx, [KE_bool] = op##_mask}
-
-#define LANEWISE1(E, T, op, R, expr)                                                                         \
-  static const char *op##_##E(const Ins *x)                                                                  \
-  {                                                                                                          \
-    A(T);                                                                                                    \
-    R *d = x->out;                                                                                           \
-    LANES d[l] = (R)(expr);                                                                                  \
-    return NULL;                                                                                             \
-  }
-#define LANEWISE2(E, T, op, R, expr)                                                                         \
-  static const char *op##_##E(const Ins *x)                                                                  \
-  {                                                                                                          \
-    AB(T);                                                                                                   \
-    R *d = x->out;                                                                                           \
-    LANES d[l] = (R)(expr);                                                                                  \
-    return NULL;                                                                                             \
-  }
-#define SAME1(E, T, op, expr) LANEWISE1(E, T, op, T, expr)
-#define SAME2(E, T, op, expr) LANEWISE2(E, T, op, T, expr)
-#define COND2(E, T, op, expr) LANEWISE2(E, T, op, uint8_t, expr)
-
-/* Integers wrap: computed in the unsigned type of most bits, and cut. */
-EACH_INT(SAME2, add, (uint64_t)a[l] + (uint64_t)b[l])
-EACH_INT(SAME2, sub, (uint64_t)a[l] - (uint64_t)b[l])
-EACH_INT(SAME2, mul, (uint64_t)a[l] * (uint64_t)b[l])
-EACH_INT(SAME1, neg, 0 - (uint64_t)a[l])
-EACH_INT(SAME1, abs, a[l] > 0 ? (uint64_t)a[l] : 0 - (uint64_t)a[l])
-SAME2(f32, float, add, a[l] + b[l])
-SAME2(f32, float, sub, a[l] - b[l])
-SAME2(f32, float, mul, a[l] * b[l])
-SAME2(f32, float, div, a[l] / b[l])
-SAME1(f32, float, neg, -a[l])
-SAME1(f32, float, abs, fabsf(a[l]))
-SAME1(f32, float, sqrt, sqrtf(a[l]))
-EACH_ARITH(SAME2, min, a[l] < b[l] ? a[l] : b[l])
-EACH_ARITH(SAME2, max, a[l] > b[l] ? a[l] : b[l])
-EACH_BITS(SAME2, and, a[l] & b[l])
-EACH_BITS(SAME2, or, a[l] | b[l])
-EACH_BITS(SAME2, xor, a[l] ^ b[l])
-EACH_INT(SAME1, shl, (uint64_t)a[l] << x->imm)
-EACH_INT(SAME1, shr, a[l] >> x->imm)
-EACH_ARITH(COND2, lt, a[l] < b[l])
-EACH_ARITH(COND2, le, a[l] <= b[l])
-EACH_ARITH(COND2, eq, a[l] == b[l])
-
-#define DIVISION(E, T, op, expr)                                                                             \
-  static const char *op##_##E(const Ins *x)                                                                  \
-  {                                                                                                          \
-    AB(T);                                                                                                   \
-    T *d = x->out;                                                                                           \
-    LANES                                                                                                    \
-    {                                                                                                        \
-      if (b[l] <= 0)                                                                                         \
-        return "divides by less than 1";                                                                     \
-      d[l] = (T)(expr);                                                                                      \
-    }                                                                                                        \
-    return NULL;                                                                                             \
-  }
-EACH_INT(DIVISION, div, a[l] / b[l])
-EACH_INT(DIVISION, rem, a[l] % b[l])
-
-static const char *fma_f32(const Ins *x)
-{
-  AB(float), *c = x->in[2];
-  float *d = x->out;
-  LANES d[l] = fmaf(a[l], b[l], c[l]);
-  return NULL;
-}
-
-/* lane: a is not read */
-#define LANE(E, T, op)                                                                                       \
-  static const char *op##_##E(const Ins *x)                                                                  \
-  {                                                                                                          \
-    T *d = x->out;                                                                                           \
-    LANES d[l] = (T)l;                                                                                       \
-    return NULL;                                                                                             \
-  }
-EACH_INT(LANE, lane)
-
-/* ---- reductions: the upper half onto the lower, until one is left */
-
-#define REDUCE(E, T, op, expr)                                                                               \
-  static const char *op##_##E(const Ins *x)                                                                  \
-  {                                                                                                          \
-    T d[K_MAX_LANES];                                                                                        \
-    memcpy(d, x->in[0], sizeof(T) * x->src_lanes);                                                           \
-    for (unsigned half = x->src_lanes / 2u; half; half /= 2)                                                 \
-      for (unsigned l = 0, u = half; l < half; l++, u++)                                                     \
-        d[l] = (T)(expr);                                                                                    \
-    memcpy(x->out, d, sizeof(T));                                                                            \
-    return NULL;                                                                                             \
-  }
-EACH_INT(REDUCE, sum, (uint64_t)d[l] + (uint64_t)d[u])
-REDUCE(f32, float, sum, d[l] + d[u])
-EACH_ARITH(REDUCE, rmax, d[l] > d[u] ? d[l] : d[u])
-
-/* ---- moving lanes: by the element's size */
-
-#define EACH_SIZE(M) M(8, uint8_t) M(16, uint16_t) M(32, uint32_t) M(64, uint64_t)
-#define ROW_SIZE(op)                                                                                         \
-  {[KE_bool] = op##_8, [KE_i8] = op##_8,   [KE_u8] = op##_8,   [KE_i16] = op##_16, [KE_u16] = op##_16,       \
-   [KE_i32] = op##_32, [KE_u32] = op##_32, [KE_idx] = op##_64, [KE_f16] = op##_16, [KE_f32] = op##_32}
-
-#define SELECT(E, T)                                                                                         \
-  static const char *select_##E(const Ins *x)                                                                \
-  {                                                                                                          \
-    A(uint8_t);                                                                                              \
-    const T *b = x->in[1], *c = x->in[2];                                                                    \
-    T *d = x->out;                                                                                           \
-    LANES d[l] = a[l] ? b[l] : c[l];                                                                         \
-    return NULL;                                                                                             \
-  }
-EACH_SIZE(SELECT)
-
-#define SHUFFLE(E, T)                                                                                        \
-  static const char *shuffle_##E(const Ins *x)                                                               \
-  {                                                                                                          \
-    AB(T);                                                                                                   \
-    T *d = x->out;                                                                                           \
-    LANES d[l] = x->lane[l] < x->src_lanes ? a[x->lane[l]] : b[x->lane[l] - x->src_lanes];                   \
-    return NULL;                                                                                             \
-  }
-EACH_SIZE(SHUFFLE)
-
-#define EXTRACT(E, T)                                                                                        \
-  static const char *extract_##E(const Ins *x)                                                               \
-  {                                                                                                          \
-    A(T);                                                                                                    \
-    *(T *)x->out = a[x->imm];                                                                                \
-    return NULL;                                                                                             \
-  }
-EACH_SIZE(EXTRACT)
-
-/* of an element, or of a dword seen as bytes */
-#define SPLAT(E, T)                                                                                          \
-  static const char *splat_##E(const Ins *x)                                                                 \
-  {                                                                                                          \
-    T *d = x->out;                                                                                           \
-    LANES d[l] = *(const T *)x->in[0];                                                                       \
-    return NULL;                                                                                             \
-  }
-EACH_SIZE(SPLAT)
-
-static const char *splat_dword(const Ins *x)
-{
-  for (unsigned l = 0; l < x->lanes; l += 4)
-    memcpy((uint8_t *)x->out + l, x->in[0], 4);
-  return NULL;
-}
-
-static const char *move(const Ins *x)
-{
-  memcpy(x->out, x->in[0], x->bytes);
-  return NULL;
-}
-
-/* ---- casts: through 64-bit integers or float, which hold every element */
-
-#define TO_WIDE(E, T)                                                                                        \
-  static const char *wide_##E(const Ins *x)                                                                  \
-  {                                                                                                          \
-    A(T);                                                                                                    \
-    int64_t *d = x->out;                                                                                     \
-    LANES d[l] = (int64_t)a[l];                                                                              \
-    return NULL;                                                                                             \
-  }
-#define FROM_WIDE(E, T)                                                                                      \
-  static const char *narrow_##E(const Ins *x)                                                                \
-  {                                                                                                          \
-    A(int64_t);                                                                                              \
-    T *d = x->out;                                                                                           \
-    LANES d[l] = (T)a[l];                                                                                    \
-    return NULL;                                                                                             \
-  }
-#define WIDE(E, T, unused) TO_WIDE(E, T) FROM_WIDE(E, T)
-EACH_INT(WIDE, )
-
-static Run *const to_wide[KE_COUNT] = ROW_INT(wide), *const from_wide[KE_COUNT] = ROW_INT(narrow);
-
-static int64_t float_to_int(float f, KElem to)
-{
-  unsigned bits = 8u * kelem_info[to].bytes - kelem_info[to].is_signed;
-  double hi = ldexp(1.0, (int)bits), lo = kelem_info[to].is_signed ? -hi : 0.0;
-
-  if (!(f >= lo)) /* NaN too */
-    return f < lo ? (int64_t)lo : 0;
-  return f < hi ? (int64_t)f : (int64_t)(UINT64_MAX >> (64 - bits));
-}
-
-static void to_float(const Ins *x, KElem from, float *f)
-{
-  const uint16_t *half = x->in[0];
-  int64_t wide[K_MAX_LANES];
-
-  if (from == KE_f32) {
-    memcpy(f, x->in[0], sizeof *f * x->lanes);
-  } else if (from == KE_f16) {
-    LANES f[l] = f16_to_f32(half[l]);
-  } else {
-    to_wide[from](&(Ins){.out = wide, .in = {x->in[0]}, .lanes = x->lanes});
-    LANES f[l] = (float)wide[l];
-  }
-}
-
-/* imm: from, to */
-static const char *cast(const Ins *x)
-{
-  KElem from = (KElem)(x->imm >> 8), to = (KElem)(x->imm & 255);
-  int64_t wide[K_MAX_LANES];
-  float f[K_MAX_LANES];
-  uint16_t *half = x->out;
-
-  if (kelem_info[to].is_float || kelem_info[from].is_float)
-    to_float(x, from, f);
-  if (to == KE_f32) {
-    memcpy(x->out, f, sizeof *f * x->lanes);
-  } else if (to == KE_f16) {
-    LANES half[l] = f32_to_f16(f[l]);
-  } else {
-    if (kelem_info[from].is_float)
-      LANES wide[l] = float_to_int(f[l], to);
-    else
-      to_wide[from](&(Ins){.out = wide, .in = {x->in[0]}, .lanes = x->lanes});
-    from_wide[to](&(Ins){.out = x->out, .in = {wide}, .lanes = x->lanes});
-  }
-  return NULL;
-}
-
-/* ---- integer products */
-
-static const char *dot4(const Ins *x)
-{
-  A(int32_t);
-  const uint8_t *b = x->in[1];
-  const int8_t *c = x->in[2];
-  int32_t *d = x->out;
-
-  LANES
-  {
-    int sum = 0;
-    for (unsigned j = 4 * l; j < 4 * l + 4; j++)
-      sum += b[j] * c[j];
-    d[l] = (int32_t)((uint32_t)a[l] + (uint32_t)sum);
-  }
-  return NULL;
-}
-
-static const char *dot2(const Ins *x)
-{
-  A(int16_t);
-  const uint8_t *b = x->in[1];
-  const int8_t *c = x->in[2];
-  int16_t *d = x->out;
-
-  LANES
-  {
-    int pair = b[2 * l] * c[2 * l] + b[2 * l + 1] * c[2 * l + 1], sum = a[l] + pair;
-    if (pair != (int16_t)pair || sum != (int16_t)sum)
-      return "overflows 16 bits";
-    d[l] = (int16_t)sum;
-  }
-  return NULL;
-}
-
-static const char *dot2w(const Ins *x)
-{
-  A(int32_t);
-  const int16_t *b = x->in[1], *c = x->in[2];
-  int32_t *d = x->out;
-
-  LANES
-  {
-    int64_t sum = (int64_t)b[2 * l] * c[2 * l] + (int64_t)b[2 * l + 1] * c[2 * l + 1];
-    d[l] = (int32_t)(uint32_t)((uint64_t)a[l] + (uint64_t)sum);
-  }
-  return NULL;
-}
-
-static const char *widen(const Ins *x)
-{
-  A(int16_t);
-  int32_t *d = x->out;
-  LANES d[l] = a[2 * l] + a[2 * l + 1];
-  return NULL;
-}
-
-/* ---- the table, by the element of the first input (select, splat, lane: of the result) */
-
-static Run *const run_by_elem[K_COUNT][KE_COUNT] = {
-    [K_lane] = ROW_INT(lane),       [K_splat] = ROW_SIZE(splat),      [K_extract] = ROW_SIZE(extract),
-    [K_add] = ROW_ARITH(add),       [K_sub] = ROW_ARITH(sub),         [K_mul] = ROW_ARITH(mul),
-    [K_div] = ROW_ARITH(div),       [K_rem] = ROW_INT(rem),           [K_neg] = ROW_ARITH(neg),
-    [K_abs] = ROW_ARITH(abs),       [K_min] = ROW_ARITH(min),         [K_max] = ROW_ARITH(max),
-    [K_fma] = {[KE_f32] = fma_f32}, [K_sqrt] = {[KE_f32] = sqrt_f32}, [K_and] = ROW_BITS(and),
-    [K_or] = ROW_BITS(or),          [K_xor] = ROW_BITS(xor),          [K_shl] = ROW_INT(shl),
-    [K_shr] = ROW_INT(shr),         [K_lt] = ROW_ARITH(lt),           [K_le] = ROW_ARITH(le),
-    [K_eq] = ROW_ARITH(eq),         [K_select] = ROW_SIZE(select),    [K_sum] = ROW_ARITH(sum),
-    [K_rmax] = ROW_ARITH(rmax),     [K_shuffle] = ROW_SIZE(shuffle),
-};
-static Run *const run_by_op[K_COUNT] = {
-    [K_grid] = move, [K_cast] = cast,   [K_bitcast] = move, [K_dot4] = dot4,
-    [K_dot2] = dot2, [K_dot2w] = dot2w, [K_widen] = widen,
-};
-
-static Run *pick_run(KOp op, KType type, KType in)
-{
-  if (run_by_op[op])
-    return run_by_op[op];
-  if (op == K_splat && in.elem != type.elem)
-    return splat_dword;
-  return run_by_elem[op][op == K_select || op == K_lane ? type.elem : in.elem];
-}
+ * What the table calls forbidden is reported: accesses outside of a buffer, 16-bit sums that overflow. */
+#include "ir/kernel_eval.h"
 
 /* ---- preparing */
 
@@ -395,15 +27,14 @@ static void put_const(uint8_t *out, const KNode *n)
 {
   uint32_t bytes = kelem_info[n->type.elem].bytes;
   float f = (float)n->imm.f;
-  uint8_t one = n->imm.i & 1;
 
   for (unsigned l = 0; l < n->type.lanes; l++, out += bytes)
     if (n->type.elem == KE_f32)
       memcpy(out, &f, sizeof f);
-    else if (n->type.elem == KE_bool)
-      *out = one;
+    else if (n->type.elem == KE_f64)
+      memcpy(out, &n->imm.f, sizeof n->imm.f);
     else
-      from_wide[n->type.elem](&(Ins){.out = out, .in = {&n->imm.i}, .lanes = 1});
+      kernel_put_int((KElem)n->type.elem, out, n->imm.i);
 }
 
 static Ins plain_ins(const Eval *v, KVal at)
@@ -411,14 +42,15 @@ static Ins plain_ins(const Eval *v, KVal at)
   const KNode *n = kernel_node(v->k, at);
   uint32_t n_in = n->op == K_shuffle ? 2 : n->in.count < 3 ? n->in.count : 3;
   KType in = n_in ? kernel_node(v->k, kernel_in(v->k, at, n->op == K_store))->type : n->type;
-  Ins x = {.run = pick_run((KOp)n->op, n->type, in),
+  Ins x = {.run = kernel_run((KOp)n->op, n->type, in),
            .out = v->value[at],
            .op = n->op,
            .lanes = n->type.lanes,
            .src_lanes = in.lanes,
+           .is_bool = n->type.elem == KE_bool,
            .buf = n->buf,
            .bytes = ktype_bytes(n->op == K_store ? in : n->type),
-           .imm = n->op == K_cast ? in.elem << 8 | n->type.elem : n->imm.i,
+           .imm = n->op == K_cast || n->op == K_cast_sat ? in.elem << 8 | n->type.elem : n->imm.i,
            .node = at};
 
   for (uint32_t i = 0; i < n_in; i++)
@@ -572,7 +204,11 @@ static bool step(Eval *v, const Ins *x, uint32_t *pc)
   case K_load:
     if (!find_memory(v, x, &p))
       return false;
-    memcpy(x->out, p, x->bytes);
+    if (x->is_bool)
+      for (uint32_t l = 0; l < x->bytes; l++)
+        ((uint8_t *)x->out)[l] = p[l] != 0;
+    else
+      memcpy(x->out, p, x->bytes);
     break;
   case K_prefetch: break;
   case K_store:

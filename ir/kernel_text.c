@@ -69,11 +69,13 @@ static void print_memory(const Printer *p, const KNode *n)
     print_value(p, ", ", p->k->edges.data[n->in.first + i]);
 }
 
-/* Nine digits tell any two floats apart. */
+/* Nine digits tell any two floats apart, seventeen any two doubles. */
 static void print_const(Text *out, const KNode *n)
 {
   if (kelem_info[n->type.elem].is_float)
-    text_printf(out, " %.9g", n->imm.f);
+    text_printf(out, " %.*g", n->type.elem == KE_f64 ? 17 : 9, n->imm.f);
+  else if (n->type.elem == KE_u64)
+    text_printf(out, " %llu", (unsigned long long)n->imm.i);
   else
     text_printf(out, " %lld", (long long)n->imm.i);
 }
@@ -316,17 +318,34 @@ static bool parse_value(Parser *p, uint32_t *v)
 
 /* ---- what an immediate may be */
 
-static bool parse_float(Parser *p, double *out)
+static bool parse_float(Parser *p, KElem elem, double *out)
 {
   char *end = NULL;
-  float f = at_line_end(p) ? 0 : strtof(p->at, &end);
+  bool some = !at_line_end(p);
+  double f = !some ? 0 : elem == KE_f64 ? strtod(p->at, &end) : (double)strtof(p->at, &end);
 
   if (!end || end == p->at)
     return wrong(p, p->line, "expected a number");
   if (isinf(f) && !memchr(p->at, 'i', (size_t)(end - p->at)))
-    return wrong(p, p->line, "the number is too large for f32");
+    return wrong(p, p->line, "the number is too large for %s", kelem_info[elem].name);
   p->at = end;
-  *out = (double)f;
+  *out = f;
+  return true;
+}
+
+/* The one element whose values do not fit an int64_t. */
+static bool parse_u64(Parser *p, int64_t *out)
+{
+  char *end;
+
+  skip_blanks(p);
+  if (*p->at < '0' || *p->at > '9')
+    return parse_int(p, out) && (*out >= 0 || wrong(p, p->line, "the constant does not fit u64"));
+  errno = 0;
+  *out = (int64_t)strtoull(p->at, &end, p->at[0] == '0' && p->at[1] == 'x' ? 16 : 10);
+  if (errno)
+    return wrong(p, p->line, "the integer has more than 64 bits");
+  p->at = end;
   return true;
 }
 
@@ -336,7 +355,9 @@ static bool parse_const(Parser *p, KNode *n)
   int bits = n->type.elem == KE_bool ? 1 : 8 * elem->bytes - elem->is_signed;
 
   if (elem->is_float)
-    return parse_float(p, &n->imm.f);
+    return parse_float(p, (KElem)n->type.elem, &n->imm.f);
+  if (n->type.elem == KE_u64)
+    return parse_u64(p, &n->imm.i);
   if (!parse_int(p, &n->imm.i))
     return false;
   int64_t hi = (int64_t)(UINT64_MAX >> (64 - bits)), lo = elem->is_signed ? -hi - 1 : 0;
@@ -501,8 +522,8 @@ static bool parse_param(Parser *p)
   if (!parse_word(p, &name, "a parameter") || !expect(p, ':') || !parse_word(p, &elem, "an element type") ||
       !parse_elem(p, elem, &e))
     return false;
-  if (e == KE_bool || e == KE_idx)
-    return wrong(p, p->line, "bool and idx are not in memory");
+  if (e == KE_idx)
+    return wrong(p, p->line, "idx is not in memory");
   if (p->k->params.len == MAX_PARAMS)
     return wrong(p, p->line, "more than %d parameters", MAX_PARAMS);
   for (uint32_t i = 0; i < p->k->params.len; i++)

@@ -179,9 +179,13 @@ typedef struct {
 static void put_value(KElem e, uint8_t *to, const char *word)
 {
   float f = strtof(word, NULL);
-  int64_t i = strtoll(word, NULL, 10);
+  double d = strtod(word, NULL);
+  int64_t i = e == KE_u64 ? (int64_t)strtoull(word, NULL, 10) : strtoll(word, NULL, 10);
   uint16_t half = f32_to_f16(f);
-  const void *from = e == KE_f32 ? (const void *)&f : e == KE_f16 ? (const void *)&half : (const void *)&i;
+  const void *from = e == KE_f32   ? (const void *)&f
+                     : e == KE_f64 ? (const void *)&d
+                     : e == KE_f16 ? (const void *)&half
+                                   : (const void *)&i;
 
   memcpy(to, from, kelem_info[e].bytes);
 }

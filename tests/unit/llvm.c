@@ -14,7 +14,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { GRID = 24, MAX_KERNELS = 128 };
+enum { GRID = 24, MAX_KERNELS = 128, OUT_BYTES = 1 << 16 };
 
 /* ---- memory with every kind of value in it */
 
@@ -47,7 +47,12 @@ static void fill(KElem e, uint8_t *to, uint64_t bytes, uint64_t seed)
 {
   uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
 
-  for (uint64_t i = 0; i + 4 <= bytes; i += 4) {
+  for (uint64_t i = 0; e == KE_f64 && i + 8 <= bytes; i += 8) {
+    double d = (double)random_float(&state);
+    d = random_bits(&state) % 4 ? d : d * 1.0000000123e100; /* beyond floats, and between them */
+    memcpy(to + i, &d, 8);
+  }
+  for (uint64_t i = 0; e != KE_f64 && i + 4 <= bytes; i += 4) {
     float f = random_float(&state);
     uint32_t bits = (uint32_t)(random_bits(&state) >> 32);
     memcpy(to + i, e == KE_f32 ? (const void *)&f : &bits, 4);
@@ -69,7 +74,7 @@ typedef struct {
   uint16_t out;
   KVal out_at; /* the iteration's part of the output */
   uint32_t in_bytes, out_bytes;
-  Slot slot[256];
+  Slot slot[512];
   uint32_t n_slots;
 } Case;
 
@@ -77,8 +82,6 @@ static KVal in_memory(Kernel *k, KVal v)
 {
   KType t = kernel_node(k, v)->type;
 
-  if (t.elem == KE_bool)
-    return k_select(k, v, k_int(k, ktype(KE_u8, t.lanes), 1), k_int(k, ktype(KE_u8, t.lanes), 0));
   return t.elem == KE_idx ? k_bitcast(k, ktype(KE_i32, t.lanes * 2u), v) : v;
 }
 
@@ -92,6 +95,7 @@ static void put(Case *c, KOp op, KVal v)
   c->slot[c->n_slots++] = (Slot){c->out_bytes, op, t};
   k_store(c->k, c->out, c->out_at, c->out_bytes, m);
   c->out_bytes += ktype_bytes(t);
+  cr_assert_leq(c->out_bytes, OUT_BYTES);
 }
 
 static void put1(Case *c, KOp op, KVal a)
@@ -102,11 +106,6 @@ static void put1(Case *c, KOp op, KVal a)
 static void put2(Case *c, KOp op, KVal a, KVal b)
 {
   put(c, op, k_op2(c->k, op, a, b));
-}
-
-static bool is_int(KElem e)
-{
-  return e >= KE_i8 && e <= KE_idx;
 }
 
 static void arithmetic(Case *c, KVal a, KVal b)
@@ -132,7 +131,9 @@ static void comparisons(Case *c, KVal a, KVal b)
     put2(c, ops[i], a, b);
   for (size_t i = 0; i < COUNT(bits); i++)
     put2(c, bits[i], less, same);
+  put2(c, K_eq, less, same);
   put(c, K_select, k_select(c->k, less, a, b));
+  put(c, K_select, k_select(c->k, less, same, k_op2(c->k, K_eq, a, b)));
 }
 
 static void integers(Case *c, KVal a, KVal b)
@@ -144,6 +145,18 @@ static void integers(Case *c, KVal a, KVal b)
 
   put2(c, K_div, a, positive);
   put2(c, K_rem, a, positive);
+  KVal few = k_op2(c->k, K_sub, k_op2(c->k, K_and, b, k_int(c->k, c->type, 3)), k_int(c->k, c->type, 2));
+  put2(c, K_div, a, few); /* 0 and -1 too */
+  put2(c, K_rem, a, few);
+  put2(c, K_div, k_int(c->k, c->type, (int64_t)(UINT64_MAX << (width - 1))), few);
+  put2(c, K_div, a, k_int(c->k, c->type, -1));
+  put2(c, K_div, a, k_int(c->k, c->type, -7));
+  put2(c, K_rem, a, k_int(c->k, c->type, 10));
+  KVal amount = k_op2(c->k, K_and, b, k_int(c->k, c->type, 2 * width - 1));
+  put2(c, K_shlv, a, amount);
+  put2(c, K_shrv, a, amount);
+  put2(c, K_shlv, a, b);
+  put2(c, K_shrv, a, b);
   for (size_t i = 0; i < COUNT(bits); i++)
     put2(c, bits[i], a, b);
   for (size_t i = 0; i < COUNT(by); i++) {
@@ -157,9 +170,12 @@ static void integers(Case *c, KVal a, KVal b)
 
 static void floats(Case *c, KVal a, KVal b, KVal d)
 {
+  static const KOp ops[] = {K_sqrt, K_floor, K_ceil, K_trunc, K_round};
+
   put2(c, K_div, a, b);
-  put1(c, K_sqrt, a);
-  put(c, K_const, k_op2(c->k, K_mul, a, k_flt(c->k, c->type.lanes, 0.1)));
+  for (size_t i = 0; i < COUNT(ops); i++)
+    put1(c, ops[i], a);
+  put(c, K_const, k_op2(c->k, K_mul, a, k_real(c->k, c->type, 0.1)));
   if (c->target->fma)
     put(c, K_fma, k_fma(c->k, a, b, d));
 }
@@ -168,24 +184,29 @@ static void floats(Case *c, KVal a, KVal b, KVal d)
 static KVal in_range(Case *c, KVal v, KElem to)
 {
   int bits = 8 * kelem_info[to].bytes - kelem_info[to].is_signed;
-  unsigned n = c->type.lanes;
+  KType t = kernel_node(c->k, v)->type;
   double hi = ldexp(1.0, bits), lo = kelem_info[to].is_signed ? -hi : 0.0;
 
-  v = k_op2(c->k, K_max, v, k_flt(c->k, n, lo)); /* NaN becomes lo */
-  return k_op2(c->k, K_min, v, k_flt(c->k, n, nextafterf((float)hi, 0.0f)));
+  v = k_op2(c->k, K_max, v, k_real(c->k, t, lo)); /* NaN becomes lo */
+  return k_op2(c->k, K_min, v,
+               k_real(c->k, t, t.elem == KE_f64 ? nextafter(hi, 0) : (double)nextafterf((float)hi, 0.0f)));
 }
 
 static void casts(Case *c, KVal a)
 {
-  for (KElem to = KE_i8; to < KE_COUNT; to++) {
-    if (to == c->type.elem || ((to == KE_f16 || c->type.elem == KE_f16) && !c->target->f16c))
+  KElem from = (KElem)c->type.elem;
+
+  for (KElem to = KE_bool; to < KE_COUNT; to++) {
+    if (to == from || ((to == KE_f16 || from == KE_f16) && !c->target->f16c) ||
+        (to == KE_idx && c->type.lanes > K_MAX_LANES / 2))
       continue;
-    KVal v = kelem_info[c->type.elem].is_float ? k_cast(c->k, KE_f32, a) : a;
-    bool cut = kelem_info[c->type.elem].is_float && is_int(to);
-    if (to != KE_idx || c->type.lanes <= K_MAX_LANES / 2)
-      put(c, K_cast, k_cast(c->k, to, cut ? in_range(c, v, to) : v));
+    bool cut = kelem_info[from].is_float && kelem_is_int(to);
+    KVal v = cut && !kelem_is_real(from) ? k_cast(c->k, KE_f32, a) : a;
+    put(c, K_cast, k_cast(c->k, to, cut ? in_range(c, v, to) : v));
+    if (cut)
+      put(c, K_cast_sat, k_cast_sat(c->k, to, a));
   }
-  if (ktype_bytes(c->type) <= K_MAX_LANES)
+  if (from != KE_bool && ktype_bytes(c->type) <= K_MAX_LANES)
     put(c, K_bitcast, k_bitcast(c->k, ktype(KE_u8, ktype_bytes(c->type)), a));
 }
 
@@ -254,17 +275,22 @@ static void build_case(Case *c, Arena *arena, const Target *t, KElem e, unsigned
   KVal grid = k_grid(k);
   unsigned elem_bytes = e == KE_idx ? 4 : kelem_info[e].bytes;
   KVal at = k_op2(k, K_mul, grid, k_idx(k, 3 * ktype_bytes(type) / elem_bytes));
-  c->out_at = k_op2(k, K_mul, grid, k_idx(k, 1 << 15));
+  c->out_at = k_op2(k, K_mul, grid, k_idx(k, OUT_BYTES));
   KVal a = load(c, in, at), b = load(c, in, at), d = load(c, in, at);
 
   shuffles(c, a, b);
   casts(c, a);
-  if (e == KE_f16)
+  if (e == KE_f16 || e == KE_bf16)
     return;
+  if (e == KE_bool) {
+    put2(c, K_eq, a, b);
+    put(c, K_select, k_select(k, a, b, d));
+    return;
+  }
   arithmetic(c, a, b);
   comparisons(c, a, b);
   products(c, a, b, d);
-  if (is_int(e))
+  if (kelem_is_int(e))
     integers(c, a, b);
   else
     floats(c, a, b, d);
@@ -276,10 +302,15 @@ static bool is_nan_at(KElem e, const uint8_t *p)
 {
   uint16_t h;
   float f;
+  double d;
 
-  if (e == KE_f16) {
+  if (e == KE_f16 || e == KE_bf16) {
     memcpy(&h, p, sizeof h);
-    return isnan(f16_to_f32(h));
+    return e == KE_f16 ? isnan(f16_to_f32(h)) : (h & 0x7fff) > 0x7f80;
+  }
+  if (e == KE_f64) {
+    memcpy(&d, p, sizeof d);
+    return isnan(d);
   }
   memcpy(&f, p, sizeof f);
   return e == KE_f32 && isnan(f);
@@ -297,7 +328,7 @@ static bool equal(KType t, const uint8_t *x, const uint8_t *y)
 
 static void check_case(const Case *c, MiKernel *fn)
 {
-  uint64_t in_bytes = (uint64_t)c->in_bytes * GRID, out_bytes = (uint64_t)GRID << 15;
+  uint64_t in_bytes = (uint64_t)c->in_bytes * GRID, out_bytes = (uint64_t)GRID * OUT_BYTES;
   uint8_t *in = malloc(in_bytes + 4), *want = calloc(1, out_bytes), *got = calloc(1, out_bytes);
   int32_t args[2] = {0, 0};
   Err e = {0};
@@ -309,7 +340,7 @@ static void check_case(const Case *c, MiKernel *fn)
   for (uint64_t g = 0; g < GRID; g++)
     for (uint32_t i = 0; i < c->n_slots; i++) {
       const Slot *s = &c->slot[i];
-      uint64_t at = (g << 15) + s->at;
+      uint64_t at = g * OUT_BYTES + s->at;
       cr_expect(equal(s->type, want + at, got + at), "%s: %s: %s to %sx%u differs (iteration %u)",
                 c->target->name, c->k->name, kop_info[s->op].name, kelem_info[s->type.elem].name,
                 s->type.lanes, (unsigned)g);
@@ -333,15 +364,16 @@ static LlvmJit *must_jit(const Kernel *const *k, uint32_t n, const Target *t, in
 
 static void check_every_op(const Target *t)
 {
-  static const uint8_t lanes[] = {1, 3, 4, 8, 16, 20, 32, 64, 128};
+  static const uint8_t lanes[] = {1, 3, 4, 8, 16, 20, 32, 64, 128},
+                       max_lanes[] = {0, 128, 128, 0, 64, 0, 0, 0, 16};
   Arena arena = {0};
   Case *c = NEW_ARRAY(&arena, Case, MAX_KERNELS);
   const Kernel *k[MAX_KERNELS];
   uint32_t n = 0;
 
-  for (KElem e = KE_i8; e < KE_COUNT; e++)
+  for (KElem e = KE_bool; e < KE_COUNT; e++)
     for (size_t i = 0; i < COUNT(lanes); i++)
-      if (lanes[i] * (e == KE_idx ? 2u : 1u) <= (kelem_info[e].bytes > 2 ? K_MAX_LANES / 2 : K_MAX_LANES)) {
+      if (lanes[i] <= max_lanes[kelem_info[e].bytes]) {
         build_case(&c[n], &arena, t, e, lanes[i]);
         k[n] = c[n].k;
         n++;

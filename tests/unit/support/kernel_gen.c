@@ -9,11 +9,13 @@ enum {
   P_BYTES,   /* u8 read */
   P_WORDS,   /* i16 read */
   P_OUT,     /* f32 write: an iteration's own OUT_ELEMS */
-  P_BOTH,    /* u8 both: an iteration's own BOTH_BYTES, of integers and f16 */
+  P_BOTH,    /* u8 both: an iteration's own BOTH_BYTES, of integers, bools and 16-bit floats */
   P_SCRATCH, /* i32 scratch */
+  P_DOUBLES, /* f64 read */
+  P_OUT64,   /* f64 write, as P_OUT */
   IN_BYTES = 4096,
   OUT_ELEMS = 320,
-  BOTH_BYTES = 1280,
+  BOTH_BYTES = 1600,
   SCRATCH_BYTES = 2048,
   GRID = 3,
   MAX_VALUES = 400,
@@ -52,7 +54,7 @@ static KType vtype(const Gen *g, KVal v)
 
 static bool is_int(KElem e)
 {
-  return e >= KE_i8 && e <= KE_u32;
+  return kelem_is_int(e) && e != KE_idx;
 }
 
 static KVal keep(Gen *g, KVal v)
@@ -74,12 +76,12 @@ static unsigned draw_lanes(Gen *g, unsigned max)
 
 static KElem draw_int(Gen *g)
 {
-  return (KElem)(KE_i8 + draw(g, KE_u32 - KE_i8 + 1));
+  return (KElem)(KE_i8 + draw(g, KE_u64 - KE_i8 + 1));
 }
 
 static KElem draw_elem(Gen *g)
 {
-  return draw(g, 2) ? KE_f32 : draw_int(g);
+  return draw(g, 2) ? draw(g, 4) ? KE_f32 : KE_f64 : draw_int(g);
 }
 
 /* A value in scope for which the test holds; the newer the likelier. 0 if there is none. */
@@ -105,13 +107,13 @@ static bool test_elem(KType t, KType like)
 static bool test_number(KType t, KType like)
 {
   (void)like;
-  return is_int((KElem)t.elem) || t.elem == KE_f32;
+  return is_int((KElem)t.elem) || kelem_is_real(t.elem);
 }
 
 static bool test_storable(KType t, KType like)
 {
   (void)like;
-  return t.elem != KE_bool && t.elem != KE_idx;
+  return t.elem != KE_idx;
 }
 
 static bool test_any(KType t, KType like)
@@ -125,17 +127,18 @@ static bool test_any(KType t, KType like)
 
 static KVal constant(Gen *g, KType t)
 {
-  static const int64_t special[] = {0, 1, -1, 127, 128, 255, 32767, 65535, INT32_MAX, INT32_MIN};
+  static const int64_t special[] = {0,     1,     -1,        127,       128,       255,
+                                    32767, 65535, INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN};
 
-  if (t.elem == KE_f32)
-    return k_flt(g->k, t.lanes, draw(g, 8) ? (draw(g, 2001) - 1000.0) / 128 : draw(g, 2) ? -0.0 : 1e30);
+  if (kelem_is_real(t.elem))
+    return k_real(g->k, t, draw(g, 8) ? (draw(g, 2001) - 1000.0) / 128 : draw(g, 2) ? -0.0 : 1e30);
   if (t.elem == KE_bool)
     return k_int(g->k, t, draw(g, 2));
   int64_t i = draw(g, 2) ? special[draw(g, COUNT(special))] : (int64_t)draw(g, 200) - 100;
   unsigned bits = 8u * kelem_info[t.elem].bytes;
   if (t.elem != KE_idx) /* as its element has it, so that it can be read back from text */
     i = (int64_t)((uint64_t)i << (64 - bits)) >> (64 - bits);
-  if (t.elem != KE_idx && !kelem_info[t.elem].is_signed)
+  if (!kelem_info[t.elem].is_signed)
     i &= (int64_t)(UINT64_MAX >> (64 - bits));
   return k_int(g->k, t, i);
 }
@@ -148,7 +151,9 @@ static KVal small_index(Gen *g)
 
 static uint16_t input_param(Gen *g, KElem e)
 {
-  return e == KE_f32 ? P_FLOATS : e == KE_f16 ? P_WORDS : (uint16_t)(P_BYTES + draw(g, 2));
+  if (kelem_is_real(e))
+    return e == KE_f32 ? P_FLOATS : P_DOUBLES;
+  return e == KE_f16 || e == KE_bf16 ? P_WORDS : (uint16_t)(P_BYTES + draw(g, 2));
 }
 
 static KVal load_input(Gen *g, KType t)
@@ -170,7 +175,7 @@ static KVal own_index(Gen *g, bool floats)
 
 static int64_t own_offset(Gen *g, KType t)
 {
-  int64_t last = t.elem == KE_f32 ? OUT_ELEMS - t.lanes : BOTH_BYTES - (int64_t)ktype_bytes(t);
+  int64_t last = kelem_is_real(t.elem) ? OUT_ELEMS - t.lanes : BOTH_BYTES - (int64_t)ktype_bytes(t);
   return draw(g, (uint32_t)(last - VAR) + 1);
 }
 
@@ -180,11 +185,11 @@ static KVal make(Gen *g, KType t)
 
   if (t.elem == KE_idx)
     return k_idx(g->k, (int64_t)draw(g, 20) - 4);
-  if (t.elem == KE_bool || (how == 0 && t.elem != KE_f16))
+  if ((t.elem == KE_bool && how) || (how == 0 && t.elem != KE_f16 && t.elem != KE_bf16))
     return constant(g, t);
   if (how == 1 && is_int((KElem)t.elem))
     return kernel_add(g->k, K_lane, t, NULL, 0, 0);
-  if (how == 2 && t.elem != KE_f32)
+  if (how == 2 && !kelem_is_real(t.elem))
     return k_load(g->k, t, P_BOTH, own_index(g, false), own_offset(g, t));
   return load_input(g, t);
 }
@@ -198,10 +203,10 @@ static KVal get(Gen *g, KType t)
 /* Without NaN, and within what an integer of the element holds. */
 static KVal tame(Gen *g, KVal v, KElem to)
 {
-  unsigned l = vtype(g, v).lanes;
-  double hi = to == KE_i8 ? 100 : to == KE_u8 ? 200 : to == KE_f16 ? 70000 : 30000;
+  KType t = vtype(g, v);
+  double hi = to == KE_i8 ? 100 : to == KE_u8 ? 200 : to == KE_f16 || to == KE_bf16 ? 70000 : 30000;
   double lo = kelem_info[to].is_signed ? -hi : 0;
-  return k_op2(g->k, K_min, k_op2(g->k, K_max, v, k_flt(g->k, l, lo)), k_flt(g->k, l, hi));
+  return k_op2(g->k, K_min, k_op2(g->k, K_max, v, k_real(g->k, t, lo)), k_real(g->k, t, hi));
 }
 
 static KVal less_than(Gen *g, KVal v, int64_t n)
@@ -240,34 +245,38 @@ static void do_unary(Gen *g)
 
 static void do_float(Gen *g)
 {
-  KType t = ktype(KE_f32, draw_lanes(g, 64));
+  static const KOp ops[] = {K_sqrt, K_floor, K_ceil, K_trunc, K_round};
+  KType t = ktype(draw(g, 3) ? KE_f32 : KE_f64, draw_lanes(g, 64));
   KVal a = get(g, t);
 
   if (g->features & KERNEL_GEN_FMA && draw(g, 2))
     keep(g, k_fma(g->k, a, get(g, t), get(g, t)));
-  else if (draw(g, 2))
+  else if (draw(g, 3) == 0)
     keep(g, k_op2(g->k, K_div, a, get(g, t)));
   else
-    keep(g, k_op1(g->k, K_sqrt, a));
+    keep(g, k_op1(g->k, ops[draw(g, COUNT(ops))], a));
 }
 
 static void do_division(Gen *g)
 {
   KType t = draw(g, 4) ? ktype(draw_int(g), draw_lanes(g, 64)) : ktype(KE_idx, 1);
-  KVal a = get(g, t), b = less_than(g, get(g, t), 64);
-  b = k_op2(g->k, K_or, b, k_int(g->k, t, 1));
+  KVal a = get(g, t), b = draw(g, 3) ? get(g, t) : k_int(g->k, t, 1 + (int64_t)draw(g, 100));
+  if (draw(g, 2))
+    b = less_than(g, b, 4);
   keep(g, k_op2(g->k, draw(g, 2) ? K_div : K_rem, a, b));
 }
 
 static void do_bits(Gen *g)
 {
-  static const KOp ops[] = {K_and, K_or, K_xor, K_shl, K_shr};
+  static const KOp ops[] = {K_and, K_or, K_xor, K_shl, K_shr, K_shlv, K_shrv};
   KOp op = ops[draw(g, COUNT(ops))];
   KType t = ktype(draw(g, 5) ? draw_int(g) : op < K_shl ? KE_bool : KE_i16, draw_lanes(g, 64));
   KVal a = get(g, t);
 
   if (op == K_shl || op == K_shr)
     keep(g, k_shift(g->k, op, a, draw(g, 8u * kelem_info[t.elem].bytes)));
+  else if (op == K_shlv || op == K_shrv)
+    keep(g, k_op2(g->k, op, a, draw(g, 2) ? less_than(g, get(g, t), 64) : get(g, t)));
   else
     keep(g, k_op2(g->k, op, a, get(g, t)));
 }
@@ -275,8 +284,9 @@ static void do_bits(Gen *g)
 static void do_compare(Gen *g)
 {
   static const KOp ops[] = {K_lt, K_le, K_eq};
-  KVal a = draw_number(g);
-  keep(g, k_op2(g->k, ops[draw(g, COUNT(ops))], a, get(g, vtype(g, a))));
+  KVal a = draw(g, 8) ? draw_number(g) : get(g, ktype(KE_bool, draw_lanes(g, 64)));
+  KOp op = vtype(g, a).elem == KE_bool ? K_eq : ops[draw(g, COUNT(ops))];
+  keep(g, k_op2(g->k, op, a, get(g, vtype(g, a))));
 }
 
 static void do_select(Gen *g)
@@ -324,21 +334,36 @@ static void do_reduce(Gen *g)
     keep(g, k_reduce(g->k, draw(g, 2) ? K_sum : K_rmax, a));
 }
 
+static void cast_half(Gen *g, KVal a)
+{
+  KElem half = g->features & KERNEL_GEN_F16 && draw(g, 2) ? KE_f16 : KE_bf16, to = draw_elem(g);
+
+  if (draw(g, 2)) {
+    keep(g, k_cast(g->k, half, kelem_is_real(vtype(g, a).elem) ? tame(g, a, half) : a));
+    return;
+  }
+  a = get(g, ktype(half, vtype(g, a).lanes)); /* any bits */
+  if (kelem_is_real(to))
+    keep(g, k_cast(g->k, to, a));
+  else
+    keep(g, draw(g, 2) ? k_cast_sat(g->k, to, a) : k_cast(g->k, to, tame(g, k_cast(g->k, KE_f32, a), to)));
+}
+
 static void do_cast(Gen *g)
 {
   KVal a = draw_number(g);
-  bool halves = g->features & KERNEL_GEN_F16 && draw(g, 3) == 0;
-  KElem from = (KElem)vtype(g, a).elem, to = halves ? KE_f16 : draw_elem(g);
+  KElem from = (KElem)vtype(g, a).elem, to = draw_elem(g);
 
-  if (halves && draw(g, 2)) { /* from f16: raw bits are f16 too */
-    KElem e = draw_int(g);
-    a = k_cast(g->k, KE_f32, get(g, ktype(KE_f16, vtype(g, a).lanes)));
-    keep(g, draw(g, 2) ? a : k_cast(g->k, e, tame(g, a, e)));
-    return;
+  switch (draw(g, 6)) {
+  case 0: cast_half(g, a); return;
+  case 1: keep(g, k_cast(g->k, KE_bool, a)); return;
+  case 2: keep(g, k_cast(g->k, to, get(g, ktype(KE_bool, vtype(g, a).lanes)))); return;
+  default: break;
   }
-  if (from == KE_f32 && to != KE_f32)
-    a = tame(g, a, to);
-  keep(g, k_cast(g->k, to, a));
+  if (kelem_is_real(from) && is_int(to) && draw(g, 2))
+    keep(g, k_cast_sat(g->k, to, a));
+  else
+    keep(g, k_cast(g->k, to, kelem_is_real(from) && is_int(to) ? tame(g, a, to) : a));
 }
 
 static void do_index(Gen *g)
@@ -352,15 +377,18 @@ static void do_index(Gen *g)
 
 static void do_bitcast(Gen *g)
 {
-  static const uint8_t of_size[5][2] = {{0}, {KE_i8, KE_u8}, {KE_i16, KE_u16}, {0}, {KE_i32, KE_f32}};
+  static const uint8_t of_size[9][2] = {
+      {0}, {KE_i8, KE_u8}, {KE_i16, KE_u16}, {0}, {KE_i32, KE_f32}, {0}, {0}, {0}, {KE_i64, KE_f64}};
   KVal a = draw_number(g);
   KType t = vtype(g, a);
-  uint32_t size = 1u << draw(g, 3);
+  uint32_t size = 1u << draw(g, 4);
 
-  if (t.elem == KE_f32) /* NaN has no bits to rely on */
+  if (kelem_is_real(t.elem)) /* NaN has no bits to rely on */
     a = tame(g, a, KE_i16);
-  while (ktype_bytes(t) % size || ktype_bytes(t) / size > K_MAX_LANES)
-    size = ktype_bytes(t) / size > K_MAX_LANES ? size * 2 : size / 2;
+  while (ktype_bytes(t) % size)
+    size /= 2;
+  if (ktype_bytes(t) / size > K_MAX_LANES)
+    return;
   KElem to = (KElem)of_size[size][draw(g, 2)];
   keep(g, k_bitcast(g->k, ktype(to, ktype_bytes(t) / size), a));
 }
@@ -395,14 +423,16 @@ static void do_widen(Gen *g)
 static void store(Gen *g, KVal v)
 {
   KType t = vtype(g, v);
-  bool floats = t.elem == KE_f32;
+  bool reals = kelem_is_real(t.elem);
 
   if (t.elem == KE_idx)
-    store(g, k_cast(g->k, KE_i32, v));
-  else if (t.elem == KE_bool)
-    store(g, k_select(g->k, v, k_int(g->k, ktype(KE_i8, t.lanes), 1), k_int(g->k, ktype(KE_i8, t.lanes), 0)));
+    store(g, k_cast(g->k, draw(g, 2) ? KE_i32 : KE_i64, v));
   else
-    k_store(g->k, floats ? P_OUT : P_BOTH, own_index(g, floats), own_offset(g, t), v);
+    k_store(g->k,
+            !reals             ? P_BOTH
+            : t.elem == KE_f32 ? P_OUT
+                               : P_OUT64,
+            own_index(g, reals), own_offset(g, t), v);
 }
 
 static void do_store(Gen *g)
@@ -453,7 +483,7 @@ static void leave(Gen *g, Scope s)
 
 static KType draw_carried(Gen *g)
 {
-  static const uint8_t elems[] = {KE_f32, KE_f32, KE_i32, KE_i16, KE_u8, KE_bool, KE_idx};
+  static const uint8_t elems[] = {KE_f32, KE_f32, KE_f64, KE_i32, KE_i16, KE_u8, KE_i64, KE_bool, KE_idx};
   KElem e = (KElem)elems[draw(g, COUNT(elems))];
   return ktype(e, e == KE_idx ? 1 : draw_lanes(g, 64));
 }
@@ -536,6 +566,8 @@ KernelGen kernel_gen(Arena *a, uint64_t seed, unsigned features)
   kernel_param(g.k, "out", KE_f32, KA_WRITE);
   kernel_param(g.k, "both", KE_u8, KA_BOTH);
   kernel_param(g.k, "scratch", KE_i32, KA_SCRATCH);
+  kernel_param(g.k, "doubles", KE_f64, KA_READ);
+  kernel_param(g.k, "out64", KE_f64, KA_WRITE);
   g.k->scratch_bytes = SCRATCH_BYTES;
   g.grid = keep(&g, k_grid(g.k));
   keep(&g, k_arg(g.k, 0));
@@ -547,7 +579,8 @@ KernelGen kernel_gen(Arena *a, uint64_t seed, unsigned features)
                      seed,
                      GRID,
                      {(int32_t)draw(&g, 50), 1 + (int32_t)draw(&g, 8)},
-                     {IN_BYTES, IN_BYTES, IN_BYTES, GRID * OUT_ELEMS * 4, GRID * BOTH_BYTES, SCRATCH_BYTES}};
+                     {IN_BYTES, IN_BYTES, IN_BYTES, GRID * OUT_ELEMS * 4, GRID * BOTH_BYTES, SCRATCH_BYTES,
+                      IN_BYTES, GRID * OUT_ELEMS * 8}};
 }
 
 /* ---- memory */
@@ -567,25 +600,46 @@ KernelGenMemory kernel_gen_memory(Arena *a, const KernelGen *k)
   for (int p = 0; p < KERNEL_GEN_BUFS; p++) {
     uint8_t *at = (uint8_t *)arena_alloc(a, k->bytes[p] + 1) + 1;
     m.buf[p] = at;
-    for (uint64_t i = 0; i < k->bytes[p]; i += 4) {
+    for (uint64_t i = 0; i < k->bytes[p]; i += p >= P_DOUBLES ? 8 : 4) {
       float f = draw_float(&g);
+      double d = draw(&g, 2) ? (double)f : (double)f * 1e7 / 3;
       uint32_t bits = draw(&g, 1 << 16) | draw(&g, 1 << 16) << 16;
-      memcpy(at + i, p == P_FLOATS || p == P_OUT ? (const void *)&f : (const void *)&bits, 4);
+      if (p >= P_DOUBLES)
+        memcpy(at + i, &d, 8);
+      else
+        memcpy(at + i, p == P_FLOATS || p == P_OUT ? (const void *)&f : (const void *)&bits, 4);
     }
   }
   return m;
 }
 
+static double real_at(const void *buf, uint64_t i, bool wide)
+{
+  float f = 0;
+  double d = 0;
+  memcpy(&f, (const uint8_t *)buf + 4 * i, wide ? 0 : 4);
+  memcpy(&d, (const uint8_t *)buf + 8 * i, wide ? 8 : 0);
+  return wide ? d : (double)f;
+}
+
+static bool same_reals(const KernelGen *k, int p, const KernelGenMemory *want, const KernelGenMemory *got,
+                       Err *e)
+{
+  bool wide = p == P_OUT64;
+
+  for (uint64_t i = 0; i < k->bytes[p] / (wide ? 8 : 4); i++) {
+    double w = real_at(want->buf[p], i, wide), h = real_at(got->buf[p], i, wide);
+    if (memcmp(&w, &h, 8) && !(isnan(w) && isnan(h)))
+      return fail(e, "%s: %s[%llu] is %.17g, not %.17g", k->k->name, k->k->params.data[p].name,
+                  (unsigned long long)i, h, w);
+  }
+  return true;
+}
+
 bool kernel_gen_same(const KernelGen *k, const KernelGenMemory *want, const KernelGenMemory *got, Err *e)
 {
-  for (uint64_t i = 0; i < k->bytes[P_OUT] / 4; i++) {
-    float w, h;
-    memcpy(&w, (uint8_t *)want->buf[P_OUT] + 4 * i, 4);
-    memcpy(&h, (uint8_t *)got->buf[P_OUT] + 4 * i, 4);
-    if (memcmp(&w, &h, 4) && !(isnan(w) && isnan(h)))
-      return fail(e, "%s: out[%llu] is %.9g, not %.9g", k->k->name, (unsigned long long)i, (double)h,
-                  (double)w);
-  }
+  if (!same_reals(k, P_OUT, want, got, e) || !same_reals(k, P_OUT64, want, got, e))
+    return false;
   for (int p = P_FLOATS; p <= P_BOTH; p++)
     for (uint64_t i = 0; p != P_OUT && i < k->bytes[p]; i++) {
       uint8_t w = ((uint8_t *)want->buf[p])[i], h = ((uint8_t *)got->buf[p])[i];

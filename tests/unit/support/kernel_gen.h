@@ -11,8 +11,8 @@
  *   }
  *
  * They have nested loops with carries, ifs, vectors of 1 to 64 lanes, every op, overlapping and unaligned
- * accesses, scratch. A NaN has many bits, so that no NaN becomes an integer or an f16; a float that is cast
- * to an integer fits; dot2 does not overflow, and no pair of dot4 passes 32767. */
+ * accesses, scratch. A NaN has many bits, so that no NaN's bits become an integer or 16-bit float; a float that is
+ * cast to an integer fits, or saturates; dot2 does not overflow, and no pair of dot4 passes 32767. */
 #ifndef MICC_KERNEL_GEN_H
 #define MICC_KERNEL_GEN_H
 
@@ -23,7 +23,7 @@ enum {
   KERNEL_GEN_FMA = 2, /* the fma op */
   KERNEL_GEN_ODD = 4, /* 3 and 24 lanes too */
   KERNEL_GEN_ALL = 7,
-  KERNEL_GEN_BUFS = 6
+  KERNEL_GEN_BUFS = 8
 };
 
 typedef struct {
