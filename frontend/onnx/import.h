@@ -67,6 +67,8 @@ typedef struct Import {
   const char *from;     /* its place, for Node.from */
   uint32_t folded;      /* counts folded weights, for their names */
   uint32_t depth;       /* of nested graphs and functions */
+  double work;          /* that folding took so far: it has an end, whatever the file holds */
+  uint64_t table_bytes; /* and so have the tables that handlers made */
 } Import;
 
 typedef bool (*OnnxHandler)(Import *im, const OnnxNode *n);

@@ -11,8 +11,8 @@ enum {
   FOLD_GROWTH_BYTES = 1 << 16, /* results up to here may be larger than their inputs */
   FOLD_WIDEN_COUNT = 256,      /* and up to here elements may become wider */
 };
-static const double fold_work = 1 << 26;
-static const uint64_t table_bytes = 1 << 30; /* no table that is computed here may be larger */
+static const double fold_work = 0x1p26, work_max = 0x1p33;              /* of one node, of a model */
+static const uint64_t table_bytes = 1 << 28, tables_bytes = 1ull << 31; /* of one table, of all */
 
 bool im_is_constant(const Import *im, Val v)
 {
@@ -155,10 +155,12 @@ Tensor im_tensor_new(Import *im, Type t)
 {
   if (!im_ok(im) || !type_fits(im, &t))
     return (Tensor){.type = t};
-  if (tensor_bytes(&t) > table_bytes) {
+  uint64_t bytes = tensor_bytes(&t);
+  if (bytes > table_bytes || bytes > tables_bytes - im->table_bytes) {
     im_fail(im, im->node, "a table of %lld elements is too large", (long long)type_count(&t));
     return (Tensor){.type = t};
   }
+  im->table_bytes += bytes;
   return tensor_new(im->arena, &t);
 }
 
@@ -263,8 +265,9 @@ Val im_fold(Import *im, Val v)
   Arena scratch = {0};
   Tensor t;
 
-  if (!worth_folding(im, n))
+  if (!worth_folding(im, n) || im->work > work_max)
     return v;
+  im->work += 64 + work_of(im->graph, n);
   bool ok = eval_from_leaves(im, v, &scratch, &t);
   if (ok) {
     im->graph->nodes.len--; /* it is the last one */
@@ -316,7 +319,8 @@ bool im_eval(Import *im, Val v, Arena *a, Tensor *out)
       continue;
     for (uint32_t i = 0; i < n->in.count; i++)
       ins[i] = value[graph_in(g, u, i)];
-    if (tensor_bytes(&n->type) > table_bytes || work_of(g, n) > 64 * fold_work ||
+    im->work += work_of(g, n);
+    if (tensor_bytes(&n->type) > table_bytes || im->work > work_max ||
         !graph_eval_node(g, u, ins, a, &value[u]))
       return false;
   }

@@ -211,6 +211,28 @@ Test(onnx_import, models_become_graphs)
   }
 }
 
+static const char seeds_dir[] = MICC_SOURCE_DIR "/tests/fuzz/onnx_import"; /* MICC_UPDATE=1 rewrites them */
+
+Test(onnx_import, seeds_of_the_fuzzer)
+{
+  for (size_t i = 0; i < COUNT(good); i++) {
+    Arena a = {0};
+    Text bytes = {.arena = &a};
+    onnx_text(&bytes, good[i].model);
+    const char *path = arena_printf(&a, "%s/%02zu", seeds_dir, i);
+    char *found = arena_alloc(&a, bytes.len + 2);
+    FILE *f = fopen(path, getenv("MICC_UPDATE") ? "wb+" : "rb");
+    cr_assert(f, "%s", path);
+    if (getenv("MICC_UPDATE"))
+      fwrite(bytes.data, 1, bytes.len, f);
+    rewind(f);
+    cr_assert_eq(fread(found, 1, bytes.len + 1, f), bytes.len, "%s: run with MICC_UPDATE=1", path);
+    cr_assert_eq(memcmp(found, bytes.data, bytes.len), 0, "%s: run with MICC_UPDATE=1", path);
+    fclose(f);
+    arena_free(&a);
+  }
+}
+
 Test(onnx_import, a_batch_of_one_is_noted)
 {
   Result r = {0};
