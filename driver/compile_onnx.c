@@ -1,21 +1,20 @@
 /* compile_onnx.c - what is ONNX's own on the way from a model file to a program. */
 #include "driver/driver.h"
 
-#include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
+
+#include "frontend/mapping.h"
 
 bool compile_is_onnx(const char *path)
 {
-  uint8_t first[4096];
-  struct stat st;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  ssize_t n = fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) ? -1 : pread(fd, first, sizeof first, 0);
+  Mapping m;
+  Err ignored = {0};
 
-  if (fd >= 0)
-    close(fd);
-  return n > 0 && onnx_probe(first, (uint64_t)st.st_size < sizeof first ? (uint64_t)n : (uint64_t)st.st_size);
+  if (!mapping_open(path, &m, &ignored))
+    return false;
+  bool gguf = m.bytes >= 4 && !memcmp(m.data, "GGUF", 4), is = !gguf && onnx_probe(m.data, m.bytes);
+  mapping_close(m);
+  return is;
 }
 
 bool compile_onnx_open(Compile *c, Err *e)
@@ -74,14 +73,14 @@ const char *compile_onnx_about(const Compile *c, Text *t)
   const OnnxModel *m = c->onnx;
   const Program *p = c->programs[0];
   const char *slash = strrchr(c->path, '/'), *file = slash ? slash + 1 : c->path;
-  Model hashed = {.map = m->file->data, .map_bytes = m->file->bytes};
+  char sha256[65];
 
-  model_hash(&hashed);
+  mapping_sha256((Mapping){m->file->data, m->file->bytes}, sha256);
   file = compile_one_line(t->arena, file, strlen(file));
   const char *name = compile_one_line(t->arena, m->graph->name, strlen(m->graph->name));
   text_printf(t, "model: %s\n", *name ? name : file);
-  text_printf(t, "source: %s\nsource sha256: %s\nformat: ONNX, IR version %lld, opset %lld\n", file,
-              hashed.sha256, (long long)m->ir_version, (long long)onnx_opset(m, ""));
+  text_printf(t, "source: %s\nsource sha256: %s\nformat: ONNX, IR version %lld, opset %lld\n", file, sha256,
+              (long long)m->ir_version, (long long)onnx_opset(m, ""));
   if (m->producer_name.len)
     text_printf(t, "producer: %s %s\n",
                 compile_one_line(t->arena, m->producer_name.data, m->producer_name.len),
