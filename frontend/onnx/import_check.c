@@ -91,7 +91,7 @@ static void check_node(Check *c, const OnnxNode *n)
   if (im_is(n, "If") && !c->branches)
     return;
   for (uint32_t i = 0; i < n->n_attrs; i++) {
-    if (n->attrs[i]->type == ONNX_ATTR_GRAPH)
+    if (n->attrs[i]->type == ONNX_ATTR_GRAPH && n->attrs[i]->g) /* NULL: the function's caller has it */
       check_nodes(c, n->attrs[i]->g->nodes, n->attrs[i]->g->n_nodes);
     for (uint32_t k = 0; k < n->attrs[i]->n_graphs; k++)
       check_nodes(c, n->attrs[i]->graphs[k]->nodes, n->attrs[i]->graphs[k]->n_nodes);

@@ -182,7 +182,7 @@ bool im_is(const OnnxNode *n, const char *op_type)
 static const OnnxAttr *default_of(const OnnxFunction *f, const char *name)
 {
   for (uint32_t i = 0; i < f->n_attribute_protos; i++)
-    if (!strcmp(f->attribute_protos[i]->name, name))
+    if (!strcmp(f->attribute_protos[i]->name, name) && !f->attribute_protos[i]->ref_attr_name)
       return f->attribute_protos[i];
   return NULL;
 }

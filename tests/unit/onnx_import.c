@@ -343,6 +343,13 @@ static const Good bad[] = {
          "y")) "8{ 1'mine' 2:1 } 25{ 1'F' 10'mine' 4'a' 5'b' 9{ 2:13 } 9{ 1'mine' "
                "2:1 } 7{ 4'F' 7'mine' 1'a' 2'b' } }",
      "", "more than 64 graphs and functions in each other"},
+    /* attributes that refer to nothing */
+    {MODEL("1{ 4'If' 1'c' 2'y' 5{ 1'then_branch' 21'q' 20:5 } } " X4 IN("c", 9, "") OUT("y")), "f:c=1",
+     "attribute 'then_branch' is missing"},
+    {MODEL("1{ 4'F' 7'mine' 1'x' 2'y' } " X4 OUT(
+         "y")) "25{ 1'F' 10'mine' 4'a' 5'b' 11{ 1'v' 21'w' 20:4 } 9{ 2:13 } 7{ "
+               "4'Constant' 2'b' 5{ 1'value' 21'v' 20:4 } } }",
+     "", "(Constant): its value is no tensor and no number"},
 };
 
 Test(onnx_import, errors_say_what_and_where)
