@@ -1,5 +1,5 @@
 /* op_index.c - ONNX operators that choose elements by index: Gather and Scatter with their relatives, OneHot,
- * ReverseSequence, Compress, NonZero, Unique.
+ * ReverseSequence, Compress, NonZero, Unique, Upsample.
  *
  * The core has two of them: gather of rows, and scatter of rows. What indexes single elements (GatherElements) or
  * by several coordinates (GatherND) computes a flat index into the reshaped data. Flat indices are i32 where they fit. */
@@ -403,4 +403,55 @@ bool op_unique(Import *im, const OnnxNode *n)
   return im_out(im, n, 0, im_gather(im, im_const_tensor(im, &x), first, axis)) && im_out(im, n, 1, first) &&
          im_out(im, n, 2, im_const_ints(im, g.inverse, d[axis])) &&
          im_out(im, n, 3, im_const_ints(im, g.counts, g.n));
+}
+
+/* ---- Upsample (until opset 9; Resize came after it): place i of the result is place i / scale of the input */
+
+enum { UPSAMPLE_MAX = 1 << 24 }; /* elements along an axis */
+
+static int64_t clamp(int64_t i, int64_t n)
+{
+  return min64(max64(i, 0), n - 1);
+}
+
+static Val upsample_axis(Import *im, Val x, uint32_t axis, double scale, bool linear)
+{
+  int64_t dim = im_dim(im, x, axis), count = (int64_t)((double)dim * scale);
+
+  if (scale == 1)
+    return x;
+  int64_t *lo = NEW_ARRAY(im->arena, int64_t, (size_t)count),
+          *hi = NEW_ARRAY(im->arena, int64_t, (size_t)count);
+  double *part = NEW_ARRAY(im->arena, double, (size_t)count);
+
+  for (int64_t i = 0; i < count; i++) {
+    double at = (double)i / scale;
+    lo[i] = clamp((int64_t)at, dim);
+    hi[i] = clamp(lo[i] + 1, dim);
+    part[i] = at - (double)lo[i];
+  }
+  Val low = im_gather(im, x, im_const_ints(im, lo, count), axis);
+  if (!linear)
+    return low;
+  Val high = im_gather(im, x, im_const_ints(im, hi, count), axis), step = im_add2(im, OP_sub, high, low);
+  Val weight = im_at_channel(im, im_const_floats(im, im_elem(im, x), part, 1, &count), axis, im_rank(im, x));
+  return im_add2(im, OP_add, low, im_add2(im, OP_mul, step, weight));
+}
+
+bool op_upsample(Import *im, const OnnxNode *n)
+{
+  Val x = im_in(im, n, 0);
+  Floats scales = im_floats_of(im, n, 1, "scales");
+  const char *mode = im_str(im, n, "mode", "nearest");
+  bool linear = !strcmp(mode, "linear") || !strcmp(mode, "bilinear");
+
+  if (!im_ok(im) || scales.len != im_rank(im, x) || (!linear && strcmp(mode, "nearest")))
+    return im_fail(im, n, "%u scales for %u dimensions, mode '%s'", scales.len, im_rank(im, x), mode);
+  for (uint32_t i = 0; i < scales.len; i++) {
+    double size = (double)im_dim(im, x, i) * scales.data[i];
+    if (!(scales.data[i] >= 1 && size <= UPSAMPLE_MAX) || im_dim(im, x, i) < 1)
+      return im_fail(im, n, "scale %g of a dimension of %lld", scales.data[i], (long long)im_dim(im, x, i));
+    x = upsample_axis(im, x, i, scales.data[i], linear);
+  }
+  return im_out(im, n, 0, x);
 }

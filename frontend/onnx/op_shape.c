@@ -241,6 +241,8 @@ static int64_t pad_source(PadMode m, int64_t i, int64_t dim)
   return i < dim ? i : 2 * (dim - 1) - i;
 }
 
+enum { PAD_MAX = 1 << 24 }; /* elements along an axis */
+
 /* As a gather with constant indices. */
 static Val pad_from_inside(Import *im, Val x, uint32_t axis, int64_t lo, int64_t hi, PadMode m)
 {
@@ -248,7 +250,7 @@ static Val pad_from_inside(Import *im, Val x, uint32_t axis, int64_t lo, int64_t
 
   if (!x || (!lo && !hi))
     return x;
-  if (dim < 1 || count < 0 || count > INT32_MAX) {
+  if (dim < 1 || count < 0 || count > PAD_MAX) {
     im_fail(im, im->node, "pads of %lld and %lld at a dimension of %lld", (long long)lo, (long long)hi,
             (long long)dim);
     return 0;
