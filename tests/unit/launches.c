@@ -1,0 +1,94 @@
+/* What fusion promises of decoders: a value is quantised where it is made, and where registers hold one token only,
+ * decode's products are prefill's. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "passes/passes.h"
+#include "tests/unit/support/graph_gen.h"
+
+static Program *lowered(Module *m, const char *cpu)
+{
+  Err e = {0};
+  Program *p;
+  const Target *target = target_find(cpu, &e);
+
+  cr_assert(target, "%s", e.text);
+  cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1}, &p, &e), "%s", e.text);
+  return p;
+}
+
+static const Entry *entry_named(const Program *p, const char *name)
+{
+  for (uint32_t i = 0; i < p->entries.len; i++)
+    if (!strcmp(p->entries.data[i].name, name))
+      return &p->entries.data[i];
+  cr_assert_fail("no entry %s", name);
+  return NULL;
+}
+
+static bool writes(const Program *p, const Part *part, uint32_t buffer)
+{
+  for (uint32_t i = 0; i < part->binds.count; i++)
+    if (p->binds.data[part->binds.first + i].buffer == buffer)
+      return true;
+  return false;
+}
+
+/* Parts of an entry whose kernel's name starts so, or that have the kernel; products that make logits do not count. */
+static uint32_t count(const Program *p, const Entry *en, const char *prefix, uint32_t kernel)
+{
+  uint32_t n = 0;
+
+  for (uint32_t i = 0; i < en->launches.count; i++) {
+    const Launch *l = &p->launches.data[en->launches.first + i];
+    for (uint32_t j = 0; j < l->parts.count; j++) {
+      const Part *part = &p->parts.data[l->parts.first + j];
+      const char *name = p->kernels.data[part->kernel]->name;
+      n += (prefix ? !strncmp(name, prefix, strlen(prefix)) : part->kernel == kernel) &&
+           !writes(p, part, en->logits_buffer);
+    }
+  }
+  return n;
+}
+
+static bool heads_are_blocks(const Module *m)
+{
+  for (uint32_t i = 0; i < m->states.len; i++)
+    if (m->states.data[i].type.dim[2] % 32)
+      return false;
+  return true;
+}
+
+Test(launches, values_are_quantised_where_they_are_made)
+{
+  static const char *const cpus[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4+vnni"};
+  unsigned checked = 0;
+
+  for (uint64_t seed = 1; seed <= 24; seed++) {
+    Arena a = {0};
+    Module *m = gen_decoder(&a, &(DecoderOptions){.seed = seed, .prefill_tokens = 24, .weights = DT_Q8_0});
+    Program *p = lowered(m, cpus[seed % 3]);
+    if (heads_are_blocks(m)) {
+      cr_expect_eq(count(p, entry_named(p, "decode"), "rows.quant.", 0), 0, "seed %d", (int)seed);
+      cr_expect_eq(count(p, entry_named(p, "prefill"), "rows.quant.", 0), 0, "seed %d", (int)seed);
+      checked++;
+    }
+    arena_free(&a);
+  }
+  cr_expect_gt(checked, 0);
+}
+
+Test(launches, decode_has_the_products_of_prefill)
+{
+  for (uint64_t seed = 1; seed <= 12; seed++) {
+    Arena a = {0};
+    Module *m = gen_decoder(&a, &(DecoderOptions){.seed = seed, .prefill_tokens = 24, .weights = DT_Q4_K});
+    Program *p = lowered(m, "x86-64-v2");
+    const Entry *decode = entry_named(p, "decode"), *prefill = entry_named(p, "prefill");
+    cr_expect_gt(count(p, prefill, "linear.", 0), 0);
+    for (uint32_t k = 0; k < p->kernels.len; k++)
+      if (!strncmp(p->kernels.data[k]->name, "linear.", 7) && count(p, prefill, NULL, k))
+        cr_expect_gt(count(p, decode, NULL, k), 0, "seed %d: %s", (int)seed, p->kernels.data[k]->name);
+    arena_free(&a);
+  }
+}
