@@ -164,10 +164,21 @@ KVal k_dot(Kernel *k, KOp op, KVal sum, KVal a, KVal b);
 KVal k_reduce(Kernel *k, KOp op, KVal v); /* K_sum or K_rmax, to a scalar */
 KVal k_fold(Kernel *k, KOp op, KVal v);   /* any op2 over the lanes (a power of two), in the order of `sum` */
 
-/* ---- functions expanded in the IR (kernel_math.c); f32, maximum errors stated there */
-KVal k_exp(Kernel *k, KVal x);
+/* ---- functions expanded in the IR; maximum errors are stated where they are (kernel_math.c). f32 or f64, as IEEE 754
+ * has it at the ends and for nan; the sign of a zero result may be lost */
+KVal k_exp_ieee(Kernel *k, KVal x);
 KVal k_log(Kernel *k, KVal x);
 KVal k_tanh(Kernel *k, KVal x);
+KVal k_sigmoid_ieee(Kernel *k, KVal x);
+KVal k_erf(Kernel *k, KVal x);
+KVal k_atan(Kernel *k, KVal x);
+KVal k_sin(Kernel *k, KVal x);
+KVal k_cos(Kernel *k, KVal x);
+KVal k_pow(Kernel *k, KVal x, KVal y);
+KVal k_max_nan(Kernel *k, KVal a, KVal b); /* nan if one is; any element */
+KVal k_min_nan(Kernel *k, KVal a, KVal b);
+/* f32; faster, and other at the ends */
+KVal k_exp(Kernel *k, KVal x); /* never 0 or inf */
 KVal k_sigmoid(Kernel *k, KVal x);
 KVal k_round(Kernel *k, KVal x);                              /* to nearest even, |x| < 2^22 */
 void k_sincos_turns(Kernel *k, KVal turns, KVal *s, KVal *c); /* of 2 pi * turns, |turns| <= 0.5 */

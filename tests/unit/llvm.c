@@ -168,6 +168,17 @@ static void integers(Case *c, KVal a, KVal b)
   put(c, K_const, k_op2(c->k, K_xor, a, k_int(c->k, c->type, -37)));
 }
 
+/* What kernel_math.c expands: many ops in a row, with values that have no meaning in lanes that are not used. */
+static void functions(Case *c, KVal a, KVal b)
+{
+  KVal (*const f[])(Kernel *k, KVal x) = {k_exp_ieee, k_log,  k_tanh, k_sigmoid_ieee,
+                                          k_erf,      k_atan, k_sin,  k_cos};
+
+  for (size_t i = 0; i < COUNT(f); i++)
+    put(c, K_fma, f[i](c->k, a));
+  put(c, K_fma, k_pow(c->k, a, b));
+}
+
 static void floats(Case *c, KVal a, KVal b, KVal d)
 {
   static const KOp ops[] = {K_sqrt, K_floor, K_ceil, K_trunc, K_round};
@@ -176,8 +187,11 @@ static void floats(Case *c, KVal a, KVal b, KVal d)
   for (size_t i = 0; i < COUNT(ops); i++)
     put1(c, ops[i], a);
   put(c, K_const, k_op2(c->k, K_mul, a, k_real(c->k, c->type, 0.1)));
-  if (c->target->fma)
-    put(c, K_fma, k_fma(c->k, a, b, d));
+  if (!c->target->fma)
+    return;
+  put(c, K_fma, k_fma(c->k, a, b, d));
+  if (c->type.lanes <= 16)
+    functions(c, a, b);
 }
 
 /* Floats are first brought into the integer's range, beyond which a cast has no meaning. */
