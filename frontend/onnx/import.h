@@ -67,6 +67,10 @@ typedef struct Import {
   const char *from;     /* its place, for Node.from */
   uint32_t folded;      /* counts folded weights, for their names */
   uint32_t depth;       /* of nested graphs and functions */
+  struct {
+    Val *data;
+    uint32_t cap, len;
+  } shared;             /* constants by their contents */
   double work;          /* that folding took so far: it has an end, whatever the file holds */
   uint64_t table_bytes; /* and so have the tables that handlers made */
 } Import;

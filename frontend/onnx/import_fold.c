@@ -9,6 +9,7 @@
 
 enum {
   FOLD_GROWTH_BYTES = 1 << 16, /* results up to here may be larger than their inputs */
+  SHARED_BYTES = 1 << 16,      /* larger ones are not compared */
   FOLD_WIDEN_COUNT = 256,      /* and up to here elements may become wider */
 };
 static const double fold_work = 0x1p26, work_max = 0x1p33;              /* of one node, of a model */
@@ -77,9 +78,74 @@ static Val add_leaf(Import *im, Op op, Attr attr, const Type *type)
   return v;
 }
 
+/* ---- equal constants are one node: unrolled loops make the same ones in every round */
+
+static const void *leaf_bytes(const Import *im, Val v, uint64_t *bytes)
+{
+  const Node *n = graph_node(im->graph, v);
+
+  if (n->op == OP_const) {
+    *bytes = sizeof n->attr.value;
+    return &n->attr.value;
+  }
+  *bytes = im->module->weights.data[n->attr.index].bytes;
+  return im->module->weights.data[n->attr.index].data;
+}
+
+static uint64_t leaf_hash(Op op, const Type *t, const void *data, uint64_t bytes)
+{
+  uint64_t h = hash_bytes(data, bytes, (uint64_t)op << 32 | t->rank << 8 | t->dtype);
+  return hash_bytes(t->dim, t->rank * sizeof *t->dim, h);
+}
+
+static void share_grow(Import *im)
+{
+  Val *old = im->shared.data;
+  uint32_t cap = im->shared.cap;
+
+  im->shared.cap = cap ? 2 * cap : 256;
+  im->shared.data = NEW_ARRAY(im->arena, Val, im->shared.cap);
+  for (uint32_t i = 0; i < cap; i++) {
+    uint64_t bytes;
+    if (!old[i])
+      continue;
+    const Node *n = graph_node(im->graph, old[i]);
+    const void *data = leaf_bytes(im, old[i], &bytes);
+    uint32_t k = (uint32_t)leaf_hash(n->op, &n->type, data, bytes);
+    while (im->shared.data[k &= im->shared.cap - 1])
+      k++;
+    im->shared.data[k] = old[i];
+  }
+}
+
+static bool same_leaf(const Import *im, Val v, Op op, const Type *t, const void *data, uint64_t bytes)
+{
+  const Node *n = graph_node(im->graph, v);
+  uint64_t size;
+  const void *p = leaf_bytes(im, v, &size);
+
+  return n->op == op && type_eq(&n->type, t) && size == bytes && !memcmp(p, data, bytes);
+}
+
+/* The place of an equal constant, or of one to come. */
+static Val *share(Import *im, Op op, const Type *t, const void *data, uint64_t bytes)
+{
+  if (2 * (im->shared.len + 1) > im->shared.cap)
+    share_grow(im);
+  uint32_t k = (uint32_t)leaf_hash(op, t, data, bytes);
+  while (im->shared.data[k &= im->shared.cap - 1] && !same_leaf(im, im->shared.data[k], op, t, data, bytes))
+    k++;
+  im->shared.len += !im->shared.data[k];
+  return &im->shared.data[k];
+}
+
 static Val add_const(Import *im, const Type *t, double value)
 {
-  return add_leaf(im, OP_const, (Attr){.value = value}, t);
+  Val *v = share(im, OP_const, t, &value, sizeof value);
+
+  if (!*v)
+    *v = add_leaf(im, OP_const, (Attr){.value = value}, t);
+  return *v;
 }
 
 static Val add_weight(Import *im, const char *name, const Tensor *t)
@@ -88,6 +154,19 @@ static Val add_weight(Import *im, const char *name, const Tensor *t)
 
   *PUSH(im->arena, im->module->weights) = w;
   return add_leaf(im, OP_weight, (Attr){.index = im->module->weights.len - 1}, &t->type);
+}
+
+static Val add_computed(Import *im, const Tensor *t)
+{
+  uint64_t bytes = tensor_bytes(&t->type);
+  Val *v = bytes <= SHARED_BYTES ? share(im, OP_weight, &t->type, t->data ? t->data : "", bytes) : NULL;
+
+  if (v && *v)
+    return *v;
+  Val added = add_weight(im, arena_printf(im->arena, "%%%u", im->folded++), t);
+  if (v)
+    *v = added;
+  return added;
 }
 
 static bool type_fits(Import *im, const Type *t)
@@ -104,7 +183,7 @@ Val im_const_tensor(Import *im, const Tensor *t)
     return 0;
   if (uniform(t, &value))
     return add_const(im, &t->type, value);
-  return add_weight(im, arena_printf(im->arena, "%%%u", im->folded++), t);
+  return add_computed(im, t);
 }
 
 Val im_weight(Import *im, const char *name, const Tensor *t)
