@@ -158,7 +158,7 @@ static bool elem_type(Inputs *s, const OnnxValueInfo *v, DType *out)
                  info->name);
 }
 
-/* A dimension that the model leaves free, or -1 where nobody gave it a number. */
+/* The number of a dimension that the model leaves free, or -1 where nobody gave one. */
 static int64_t free_dim(Inputs *s, const OnnxValueInfo *v, uint32_t i)
 {
   const char *name = v->type->dims[i]->param;
@@ -175,6 +175,22 @@ static int64_t free_dim(Inputs *s, const OnnxValueInfo *v, uint32_t i)
   if (name)
     define(s, name, 1);
   return 1;
+}
+
+/* Batches first: their names may stand at other places of inputs that come before. */
+static void take_batches(Inputs *s)
+{
+  const OnnxGraph *g = s->im->model->graph;
+
+  for (uint32_t i = 0; i < g->n_inputs; i++) {
+    const OnnxValueInfo *v = g->inputs[i];
+    bool free_batch =
+        v->type && v->type->kind == ONNX_TYPE_TENSOR && v->type->n_dims && v->type->dims[0]->value < 0;
+    const char *name = free_batch ? v->type->dims[0]->param : NULL;
+    if (name && name[0] && !shape_option(s->im, v->name) && !fix_option(s->im, v->name) &&
+        !is_initializer(g, v->name))
+      free_dim(s, v, 0);
+  }
 }
 
 static bool input_type(Inputs *s, const OnnxValueInfo *v, Type *t)
@@ -335,6 +351,7 @@ bool import_inputs(Import *im)
 
   if (!use_options(&s))
     return false;
+  take_batches(&s);
   for (uint32_t i = 0; i < g->n_inputs; i++)
     if (!add_input(&s, g->inputs[i]))
       return false;

@@ -143,6 +143,8 @@ static const Good good[] = {
      "i64[2] = -3 4\nadd i64[2]"},
     {MODEL(NODE("Add", "1'x' 1'k'", "2'y'") X4 IN("k", 1, FREE("T")) OUT("y")), "f:k=0.5,1,2,3",
      "f32[4] = 0.5 1 2 3"},
+    {MODEL(NODE("Relu", "1'x'", "2'y'") IN("x", 1, DIM(3) FREE("N")) IN("z", 1, FREE("N")) OUT("y")), "",
+     "input f32[3,1] x\ninput f32[1] z"},
     /* outputs that are inputs or constants */
     {MODEL(NODE("Identity", "1'x'", "2'y'") X4 OUT("x") OUT("y")), "",
      "output f32[4] %1 x\noutput f32[4] %1 y"},
