@@ -352,7 +352,7 @@ bool image_build(Arena *a, Program *const *programs, unsigned n, const ImagePart
   }
   put_tables(&t, &tables, &im);
   im.n_vocab = vocabulary(p);
-  im.context = p->context;
+  im.context = p->module->graphs.data[0]->dense ? 1 : p->context; /* without tokens: one call */
   im.about_bytes = strlen(parts->about);
   im.about = append(&t, parts->about, im.about_bytes + 1, 1);
   im.has_tokenizer = parts->tokenizer_bytes != 0;
@@ -393,7 +393,7 @@ typedef void PackFn(const Weight *w, int64_t panel, uint8_t *out);
 
 static bool write_panels(Out *o, const Weight *w, PackFn *pack, uint64_t bytes, uint8_t *room)
 {
-  int64_t panels = (w->type.dim[0] + 15) / 16, batch = (int64_t)(PIECE_BYTES / bytes);
+  int64_t panels = (w->type.dim[0] + 15) / 16, batch = bytes ? (int64_t)(PIECE_BYTES / bytes) : panels;
 
   batch = batch ? batch : 1;
   for (int64_t p = 0; p < panels; p += batch) {
@@ -426,7 +426,7 @@ static bool write_item(Out *o, const Program *p, const Item *it, uint8_t *room)
   const Weight *w = &p->module->weights.data[it->weight];
 
   switch (it->layout) {
-  case LAYOUT_PANEL: return write_panels(o, w, panel_pack, panel_bytes(w->type.dtype, w->type.dim[1]), room);
+  case LAYOUT_PANEL: return write_panels(o, w, panel_pack, panel_bytes(w->type.dtype, panel_columns(&w->type)), room);
   case LAYOUT_PLANES:
     return write_panels(o, w, planes_pack_high, planes_panel_bytes(w->type.dim[1]), room) &&
            write_panels(o, w, planes_pack_low, 16 * planes_row_bytes(w->type.dim[1]), room);
@@ -442,8 +442,8 @@ static uint64_t room_bytes(const Program *p)
   uint64_t most = PIECE_BYTES;
   for (uint32_t i = 0; i < p->items.len; i++) {
     const Type *t = &p->module->weights.data[p->items.data[i].weight].type;
-    if (p->items.data[i].layout == LAYOUT_PANEL && panel_bytes(t->dtype, t->dim[1]) > most)
-      most = panel_bytes(t->dtype, t->dim[1]);
+    if (p->items.data[i].layout == LAYOUT_PANEL && panel_bytes(t->dtype, panel_columns(t)) > most)
+      most = panel_bytes(t->dtype, panel_columns(t));
   }
   return most;
 }
