@@ -92,21 +92,21 @@ async function attempt(work) {
 }
 
 // Each side's runs, in turn: ours, theirs, what else there is.
-async function measure(options, threads, program, theirs, beside, ids) {
+async function measure(options, threads, { program, plan, theirs, beside, ids }) {
   const tokens = someTokens(options.prompt, ids), sides = {}, results = { micc: [], llama: [] };
   if (program) sides.micc = () => ours.run(program, tokens, options.generate, threads);
   if (beside.fat) sides.fat = () => ours.run(beside.fat, tokens, options.generate, threads);
   if (theirs && await attempt(async () => (await theirs.open({ ...theirs.best, threads, ...room(options) }), true)))
     sides.llama = () => theirs.run(tokens, options.generate);
   if (beside.llama2c && threads === 1) sides.llama2c = () => beside.llama2c.run(options.prompt + options.generate);
-  const before = options.probe(threads);
+  const before = options.probe(threads, plan?.tokenBytes);
   for (let i = -1; i < options.runs; i++) // the first is not counted: files come into memory
     for (const [name, once] of Object.entries(sides)) {
       const rates = await attempt(once);
       if (!rates) delete sides[name];
       else if (i >= 0) (results[name] ??= []).push(rates);
     }
-  const after = options.probe(threads);
+  const after = options.probe(threads, plan?.tokenBytes);
   return { ...results, machine: larger(before, after), probes: [before, after] };
 }
 
@@ -199,7 +199,7 @@ async function benchModel(options, path) {
   const ids = program && options.text ? await attempt(() => ours.tokenize(program, options.text)) : null;
   const result = { model: name, prompt: ids ? "text" : "random ids", plan, level: program?.about.cpu, fatLevel: beside.fat?.about.cpu, llamaSettings: theirs?.best, runs: [] };
   for (const threads of options.threads) {
-    const run = { threads, ...await measure(options, threads, program, theirs, beside, ids) };
+    const run = { threads, ...await measure(options, threads, { program, plan, theirs, beside, ids }) };
     result.runs.push(run);
     for (const r of rowsOf(result, run)) console.log([row(r), ...besideLines(r)].join("\n"));
   }

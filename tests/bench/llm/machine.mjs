@@ -48,8 +48,9 @@ export function buildProbe(name) {
   const file = join(folder, `probe-${name}`);
   const run = spawnSync("cc", ["-O3", `-march=${levels[name].march}`, "-pthread", join(folder, "probe.c"), "-o", file], { encoding: "utf8" });
   if (run.error || run.status !== 0) throw new Error(`the probe cannot be built: ${run.error?.message ?? run.stderr}`);
-  return (threads) => {
-    const run = spawnSync(file, [String(threads)], { encoding: "utf8" });
+  return (threads, bytes) => {
+    const args = [threads, ...(bytes ? [Math.max(1, Math.round(bytes / 2 ** 20))] : [])];
+    const run = spawnSync(file, args.map(String), { encoding: "utf8" });
     if (run.error || run.status !== 0) throw new Error(`the probe fails: ${run.error?.message ?? run.signal ?? run.stderr}`);
     return JSON.parse(run.stdout);
   };

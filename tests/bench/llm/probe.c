@@ -1,6 +1,6 @@
-/* probe.c - what this machine can do at most: bytes read from memory, float multiply-adds and 8-bit multiply-adds in a
- * second, on so many threads. Prints one JSON object. Built by run.sh with the host's compiler for the host's processor.
- *   cc -O3 -march=native -pthread probe.c -o probe && ./probe 2 */
+/* probe.c - what this machine can do at most, on so many threads: bytes read from memory, and over and over from so many
+ * megabytes as a model has (caches may hold them); float multiply-adds; 8-bit multiply-adds. Prints one JSON object.
+ *   cc -O3 -march=native -pthread probe.c -o probe && ./probe 2 235 */
 #include <immintrin.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -10,7 +10,7 @@
 #include <time.h>
 
 enum { MEMORY_MB = 768, ROUNDS = 3, MAX_THREADS = 64 };
-static const double seconds_each = 0.4;
+static const double seconds_each = 0.3;
 
 static double now(void)
 {
@@ -27,35 +27,60 @@ typedef struct {
   pthread_barrier_t *start;
 } Task;
 
-static void read_memory(Task *t)
+/* Two ways, and the better counts: from four places at once, and from one with lines asked for 2 KB ahead. */
+enum { LINE = 8, AHEAD = 256 }; /* words */
+
+static void read_places(Task *t)
 {
   const int64_t *p = (const void *)t->memory;
-  size_t n = t->bytes / 8;
-  int64_t s[8] = {0};
+  size_t quarter = t->bytes / 32 / LINE * LINE;
+  int64_t s[4][LINE] = {{0}};
 
-  for (size_t i = 0; i + 8 <= n; i += 8)
-    for (int j = 0; j < 8; j++)
-      s[j] += p[i + (size_t)j];
-  for (int j = 0; j < 8; j++)
+  for (size_t i = 0; i < quarter; i += LINE)
+    for (size_t k = 0; k < 4; k++)
+      for (size_t j = 0; j < LINE; j++)
+        s[k][j] += p[k * quarter + i + j];
+  for (int k = 0; k < 4; k++)
+    for (int j = 0; j < LINE; j++)
+      t->sink += s[k][j];
+  t->done += (double)(quarter * 32);
+}
+
+static void read_ahead(Task *t)
+{
+  const int64_t *p = (const void *)t->memory;
+  size_t n = t->bytes / 8 / (4 * LINE) * (4 * LINE);
+  int64_t s[4 * LINE] = {0};
+
+  for (size_t i = 0; i < n; i += 4 * LINE) {
+    for (size_t k = 0; k < 4; k++)
+      __builtin_prefetch(t->memory + (i + AHEAD + k * LINE) * 8, 0, 2);
+    for (size_t j = 0; j < 4 * LINE; j++)
+      s[j] += p[i + j];
+  }
+  for (int j = 0; j < 4 * LINE; j++)
     t->sink += s[j];
-  t->done += (double)t->bytes;
+  t->done += (double)(n * 8);
 }
 
 enum { CHAINS = 10, STEPS = 200000 };
 
 #ifdef __AVX512F__
 typedef __m512 Floats;
-#define ZERO_F       _mm512_set1_ps
+#define ALL_F        _mm512_set1_ps
+#define ALL_B        _mm512_set1_epi8
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 typedef __m512i Bytes;
 #elif defined(__FMA__)
 typedef __m256 Floats;
-#define ZERO_F       _mm256_set1_ps
+#define ALL_F        _mm256_set1_ps
+#define ALL_B        _mm256_set1_epi8
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 typedef __m256i Bytes;
 #else
 typedef __m128 Floats;
-#define ZERO_F       _mm_set1_ps
+#define ALL_F        _mm_set1_ps
+#define ALL_B        _mm_set1_epi8
 #define FMA(a, b, c) _mm_add_ps(_mm_mul_ps(a, b), c)
 typedef __m128i Bytes;
 #endif
@@ -84,49 +109,53 @@ typedef __m128i Bytes;
 #define WIDE(s, a, b) _mm_add_epi32(s, _mm_madd_epi16(_mm_maddubs_epi16(a, b), _mm_set1_epi16(1)))
 #endif
 
+/* The sums have names: an array of them would live in memory, and its stores would be what is measured. The operands are
+ * opaque, so that no product is computed once for all. */
+#define EACH(X) X(s0) X(s1) X(s2) X(s3) X(s4) X(s5) X(s6) X(s7) X(s8) X(s9)
+#define ZERO(s) Vector s = {0};
+#define STEP(s)                                                                                              \
+  s = OP(s, a, b);                                                                                           \
+  __asm__("" : "+x"(s), "+x"(a));
+#define KEEP(s)                                                                                              \
+  memcpy(&out, &s, sizeof out);                                                                              \
+  t->sink += out;
+#define BODY(lanes)                                                                                          \
+  int64_t out;                                                                                               \
+                                                                                                             \
+  __asm__("" : "+x"(b));                                                                                     \
+  EACH(ZERO)                                                                                                 \
+  for (int i = 0; i < STEPS; i++) {                                                                          \
+    EACH(STEP)                                                                                               \
+  }                                                                                                          \
+  EACH(KEEP)                                                                                                 \
+  t->done += 2.0 * STEPS * CHAINS * (double)(lanes)
+
 static void multiply_floats(Task *t)
 {
-  Floats s[CHAINS], a = ZERO_F(1.0000001f), b = ZERO_F(1e-9f);
-  float out[sizeof(Floats) / 4];
-
-  for (int c = 0; c < CHAINS; c++)
-    s[c] = ZERO_F((float)c);
-  for (int i = 0; i < STEPS; i++)
-    for (int c = 0; c < CHAINS; c++) {
-      s[c] = FMA(s[c], a, b);
-      __asm__("" : "+x"(s[c]));
-    }
-  for (int c = 0; c < CHAINS; c++) {
-    memcpy(out, &s[c], sizeof out);
-    t->sink += (int64_t)out[0];
-  }
-  t->done += 2.0 * STEPS * CHAINS * (double)(sizeof(Floats) / 4);
+  typedef Floats Vector;
+  Vector a = ALL_F(1.0000001f), b = ALL_F(1e-9f);
+#define OP FMA
+  BODY(sizeof a / sizeof(float));
+#undef OP
 }
 
-#define MULTIPLY_BYTES(name, STEP)                                                                           \
-  static void name(Task *t)                                                                                  \
-  {                                                                                                          \
-    Bytes s[CHAINS], a, b;                                                                                   \
-    int32_t out[sizeof(Bytes) / 4];                                                                          \
-                                                                                                             \
-    memset(&a, 3, sizeof a);                                                                                 \
-    memset(&b, 1, sizeof b);                                                                                 \
-    memset(s, 0, sizeof s);                                                                                  \
-    for (int i = 0; i < STEPS; i++)                                                                          \
-      for (int c = 0; c < CHAINS; c++) {                                                                     \
-        __asm__("" : "+x"(a)); /* nothing is hoisted */                                                      \
-        s[c] = STEP(s[c], a, b);                                                                             \
-        __asm__("" : "+x"(s[c]));                                                                            \
-      }                                                                                                      \
-    for (int c = 0; c < CHAINS; c++) {                                                                       \
-      memcpy(out, &s[c], sizeof out);                                                                        \
-      t->sink += out[0];                                                                                     \
-    }                                                                                                        \
-    t->done += 2.0 * STEPS * CHAINS * (double)sizeof(Bytes);                                                 \
-  }
+static void multiply_bytes(Task *t)
+{
+  typedef Bytes Vector;
+  Vector a = ALL_B(3), b = ALL_B(1);
+#define OP DOT
+  BODY(sizeof a);
+#undef OP
+}
 
-MULTIPLY_BYTES(multiply_bytes, DOT)
-MULTIPLY_BYTES(multiply_bytes_wide, WIDE)
+static void multiply_bytes_wide(Task *t)
+{
+  typedef Bytes Vector;
+  Vector a = ALL_B(3), b = ALL_B(1);
+#define OP WIDE
+  BODY(sizeof a);
+#undef OP
+}
 
 typedef void Work(Task *t);
 
@@ -151,7 +180,7 @@ static void *run(void *arg)
   return NULL;
 }
 
-static double measure(Work *work, int threads, const uint8_t *memory)
+static double measure(Work *work, int threads, const uint8_t *memory, size_t bytes)
 {
   static Thread t[MAX_THREADS];
   pthread_t id[MAX_THREADS];
@@ -159,7 +188,7 @@ static double measure(Work *work, int threads, const uint8_t *memory)
   double best = 0;
 
   for (int round = 0; round < ROUNDS; round++) {
-    size_t share = ((size_t)MEMORY_MB << 20) / (size_t)threads / 64 * 64;
+    size_t share = bytes / (size_t)threads / 64 * 64;
     double sum = 0;
     pthread_barrier_init(&start, NULL, (unsigned)threads);
     for (int i = 0; i < threads; i++) {
@@ -176,18 +205,30 @@ static double measure(Work *work, int threads, const uint8_t *memory)
   return best;
 }
 
+static double measure_reads(int threads, const uint8_t *memory, size_t mb)
+{
+  double a = measure(read_places, threads, memory, mb << 20),
+         b = measure(read_ahead, threads, memory, mb << 20);
+
+  return a > b ? a : b;
+}
+
 int main(int argc, char **argv)
 {
-  int threads = argc > 1 ? atoi(argv[1]) : 1;
-  uint8_t *memory = malloc((size_t)MEMORY_MB << 20);
+  int threads = argc > 1 ? atoi(argv[1]) : 1, own = argc > 2 ? atoi(argv[2]) : MEMORY_MB;
+  uint8_t *memory = aligned_alloc(4096, (size_t)MEMORY_MB << 20);
 
-  if (threads < 1 || threads > MAX_THREADS || !memory)
+  if (threads < 1 || threads > MAX_THREADS || own < 1 || !memory)
     return 1;
+  own = own < MEMORY_MB ? own : MEMORY_MB;
   memset(memory, 1, (size_t)MEMORY_MB << 20);
-  printf("{\"threads\": %d, \"read_gbs\": %.2f, ", threads, measure(read_memory, threads, memory) / 1e9);
-  printf("\"fma_gflops\": %.1f, ", measure(multiply_floats, threads, memory) / 1e9);
-  printf("\"wide_gops\": %.1f, ", measure(multiply_bytes_wide, threads, memory) / 1e9);
-  printf("\"int8_gops\": %.1f, \"int8\": \"%s\"}\n", measure(multiply_bytes, threads, memory) / 1e9, INT8);
+  double reads = measure_reads(threads, memory, MEMORY_MB);
+  printf("{\"threads\": %d, \"read_gbs\": %.2f, ", threads, reads / 1e9);
+  printf("\"own_mb\": %d, \"own_gbs\": %.2f, ", own,
+         (own < MEMORY_MB ? measure_reads(threads, memory, (size_t)own) : reads) / 1e9);
+  printf("\"fma_gflops\": %.1f, ", measure(multiply_floats, threads, memory, 0) / 1e9);
+  printf("\"wide_gops\": %.1f, ", measure(multiply_bytes_wide, threads, memory, 0) / 1e9);
+  printf("\"int8_gops\": %.1f, \"int8\": \"%s\"}\n", measure(multiply_bytes, threads, memory, 0) / 1e9, INT8);
   free(memory);
   return 0;
 }

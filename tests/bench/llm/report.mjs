@@ -14,7 +14,7 @@ const share = (r) => (Number.isFinite(r.fraction) ? `${percent(r.fraction)} of $
 
 // What a token costs, and what the machine has of it in a second.
 function cost(plan, what, machine) {
-  if (what === "generation") return { unit: "GB/s", each: plan.tokenBytes / 1e9, peak: machine.read_gbs, of: "reads" };
+  if (what === "generation") return { unit: "GB/s", each: plan.tokenBytes / 1e9, peak: machine.own_gbs, of: `reads of ${machine.own_mb} MB` };
   const [peak, of] = { fma: [machine.fma_gflops, "fma"], wide: [machine.wide_gops, "int8 in 32"], int8: [machine.int8_gops, "int8"] }[plan.peak];
   return { unit: "GOP/s", each: plan.promptTokenOps / 1e9, peak, of };
 }
@@ -37,7 +37,7 @@ const spread = (rates) => (rates.length ? `${number(median(rates)).padStart(9)} 
 // Other work on the machine changes ratios by any factor, since threads that wait for each other may spin: never unsaid.
 export function noise(report) {
   const apart = report.models.flatMap((m) => m.runs.flatMap(({ probes: [a, b] }) =>
-    ["read_gbs", "fma_gflops", "wide_gops", "int8_gops"].map((k) => Math.abs(a[k] - b[k]) / Math.max(a[k], b[k]))));
+    ["read_gbs", "own_gbs", "fma_gflops", "wide_gops", "int8_gops"].map((k) => Math.abs(a[k] - b[k]) / Math.max(a[k], b[k]))));
   const said = [];
   if (report.others > 0.1) said.push(`others kept ${number(report.others, 2)} processors busy`);
   if (Math.max(0, ...apart) > 0.1) said.push(`probes before and after differ by up to ${percent(Math.max(...apart))}`);
