@@ -47,7 +47,8 @@ static void set_fn_attrs(const Printer *p, LLVMValueRef fn)
   if (p->target->features[0])
     set_text_attr(p, fn, "target-features", p->target->features);
   set_attr(p, fn, LLVMAttributeFunctionIndex, "nounwind");
-  set_attr(p, fn, LLVMAttributeFunctionIndex, "optsize"); /* as fast, and a twentieth smaller: no aligned loops */
+  /* as fast, and a twentieth smaller: no aligned loops */
+  set_attr(p, fn, LLVMAttributeFunctionIndex, "optsize");
   arena_free(&tmp);
 }
 
