@@ -431,6 +431,7 @@ static bool write_item(Out *o, const Program *p, const Item *it, uint8_t *room)
     return write_panels(o, w, planes_pack_high, planes_panel_bytes(w->type.dim[1]), room) &&
            write_panels(o, w, planes_pack_low, 16 * planes_row_bytes(w->type.dim[1]), room);
   case LAYOUT_VECTOR: return write_vector(o, w);
+  case LAYOUT_ROWS: return give(o, w->data, tensor_bytes(&w->type));
   case LAYOUT_RAW: return give(o, it->data, p->buffers.data[it->buffer].bytes);
   }
   return false;

@@ -5,7 +5,7 @@
 
 enum { PLACE_ALIGN = 64 };
 
-const char *const layout_name[] = {"vector", "panel16", "planes", "raw"};
+const char *const layout_name[] = {"vector", "panel16", "planes", "rows", "raw"};
 
 uint32_t program_buffer(Program *p, Space space, const char *name, uint64_t bytes)
 {

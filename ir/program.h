@@ -61,6 +61,7 @@ typedef enum {
   LAYOUT_VECTOR, /* f32, padded with zeros to a multiple of 16 */
   LAYOUT_PANEL,  /* 16 rows side by side; see passes/lower/panel.h */
   LAYOUT_PLANES, /* q8_0 cut in a plane of high and one of low bits; see passes/lower/planes.h */
+  LAYOUT_ROWS,   /* row-major in the weight's own element type, as dense graphs have it */
   LAYOUT_RAW     /* the given bytes */
 } Layout;
 extern const char *const layout_name[];

@@ -75,9 +75,6 @@ static bool lower(const Module *m, const Target *target, const PassOptions *o, P
 {
   double start = now_ms();
 
-  for (uint32_t i = 0; i < m->graphs.len; i++)
-    if (m->graphs.data[i]->dense)
-      return fail(e, "graph '%s' is dense: nothing lowers those", m->graphs.data[i]->name);
   if (!pass_lower(m, target, o->whole_head, out, e))
     return false;
   for (uint32_t i = 0; i < (*out)->kernels.len; i++)

@@ -10,7 +10,7 @@
  *
  * A lowering of a family:
  *
- *   bool dense_NAME(DenseLower *d, Val v)               v: the anchor
+ *   bool lower_dense_NAME(DenseLower *d, Val v)             v: the anchor
  *   {
  *     dense_begin(d, "conv.%lldx%lld", ...);            the name tells shapes; equal kernels are shared
  *     Kernel *k = d->l->k;
@@ -23,14 +23,14 @@
  *     dense_end(d, grid, ops);
  *   }
  *
- * Values in memory have no padding: never store more lanes than there are elements. Loads may pass the end of an arena
- * value by DENSE_SLACK bytes; not so of weights, except for panels. */
+ * Values in memory have no padding: never store more lanes than there are elements. Loads may pass the end of a value
+ * by DENSE_SLACK bytes. */
 #ifndef MICC_DENSE_H
 #define MICC_DENSE_H
 
 #include "passes/lower/lower.h"
 
-enum { DENSE_SLACK = 64 };
+enum { DENSE_SLACK = 256 };
 
 /* What a family asks of an input. */
 typedef enum {
@@ -42,8 +42,8 @@ typedef enum {
 
 /* Where a value lies: element (i, j, ..) at offset + i * stride[0] + j * stride[1] .., counted in elements. */
 typedef struct {
-  uint32_t buffer; /* 0: not in memory */
-  KElem elem;      /* in memory: bool is u8, and so are one-byte floats */
+  Val base;   /* the input, weight or result that it is, or is a part of; 0: not in memory */
+  KElem elem; /* in memory: one-byte floats are u8 */
   int64_t offset, stride[MAX_RANK];
 } DensePlace;
 
@@ -69,24 +69,26 @@ typedef struct {
   const Graph *g;
   DensePlace *place; /* per node: of results, inputs, weights, and of movement over these */
   Val *group;        /* per node: the last node of its group; 0: leaves and movement, which belong to none */
+  Val *anchors;      /* per node that is a group's last: the anchor, 0 if all is elementwise */
   uint8_t *need;     /* per node: DenseNeed, the most that a reader asks */
+  uint32_t *buffer;  /* per node that is a place's base */
+  uint32_t *seen;    /* per node: the last group that counted its bytes */
+  uint32_t groups;   /* begun so far */
   Val result;        /* of the group under construction: its last node, */
-  Val anchor;        /* its anchor, 0 if all is elementwise, */
-  DensePoint anchor_at;
-  KVal anchor_value; /* and what the anchor is at this point */
+  Val anchor;        /* its anchor, */
+  KVal anchor_value; /* and what the anchor is at the point of dense_store() */
   ARRAY(DenseMemo) memo;
-  uint64_t bytes; /* what the launch reads and writes */
+  uint64_t bytes; /* what the kernel reads and writes */
 } DenseLower;
 
 /* ---- types */
 KElem dense_memory(DType t); /* element in memory */
-KElem dense_elem(DType t);   /* element to compute with: f32 for all smaller floats, bool for bool */
+KElem dense_elem(DType t);   /* element to compute with: f32 for floats of 16 bits, the code for those of 8 */
 KVal dense_widen(Kernel *k, DType t, KVal memory); /* from the one to the other, any lanes */
-KVal dense_narrow(Kernel *k, DType t, KVal v,
-                  bool saturate); /* and back, rounded; saturate: of one-byte floats */
+KVal dense_narrow(Kernel *k, DType t, KVal v);     /* and back, rounded; integers of few bits wrap */
 KVal dense_const(Kernel *k, DType t, unsigned lanes, double v);
-KVal dense_cast(Kernel *k, DType from, DType to, KVal v,
-                bool saturate); /* the graph's op `cast`, on computed elements */
+KVal dense_convert(Kernel *k, DType from, DType to, KVal v,
+                   bool saturate); /* the graph's op `cast`, on computed elements */
 
 /* ---- kernels */
 void dense_begin(DenseLower *d, const char *fmt, ...) PRINTF(2, 3);
@@ -124,22 +126,14 @@ void dense_span(DenseLower *d, int64_t n, unsigned lanes, DenseSpan *fn, void *c
 /* ---- elementwise ops (dense_elementwise.c) */
 bool dense_is_elementwise(Op op);
 KVal dense_elementwise(Kernel *k, const Graph *g, Val v, const KVal *in); /* in and result as dense_elem() */
+KVal dense_binary_op(Kernel *k, Op op, DType t, KVal a, KVal b);          /* of inputs of type t */
 unsigned dense_cost(Op op, DType t); /* operations for one element, about */
 
 /* ---- families: each lowers the group whose anchor (or only node) is v */
-bool dense_map(DenseLower *d, Val v);
-bool dense_reduce(DenseLower *d, Val v);
-bool dense_softmax(DenseLower *d, Val v);
-bool dense_arg(DenseLower *d, Val v);
-bool dense_scan(DenseLower *d, Val v);
-bool dense_linear(DenseLower *d, Val v);
-bool dense_matmul(DenseLower *d, Val v);
-bool dense_gather(DenseLower *d, Val v);
-bool dense_scatter(DenseLower *d, Val v);
-bool dense_topk(DenseLower *d, Val v);
-bool dense_pad(DenseLower *d, Val v);
-bool dense_conv(DenseLower *d, Val v);
-bool dense_pool(DenseLower *d, Val v);
+typedef bool DenseFamily(DenseLower *d, Val v);
+DenseFamily lower_dense_map, lower_dense_reduce, lower_dense_softmax, lower_dense_arg, lower_dense_scan;
+DenseFamily lower_dense_linear, lower_dense_matmul, lower_dense_conv, lower_dense_pool;
+DenseFamily lower_dense_gather, lower_dense_scatter, lower_dense_topk, lower_dense_pad;
 
 /* A graph with Graph.dense set. */
 bool lower_dense_graph(Lower *l, const Graph *g);

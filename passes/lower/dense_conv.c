@@ -217,7 +217,7 @@ static void position(Conv *c, int64_t batch)
     w->x = idx_add(k, w->x, group_channel(c, 0));
 }
 
-bool dense_conv(DenseLower *d, Val v)
+bool lower_dense_conv(DenseLower *d, Val v)
 {
   const Node *n = graph_node(d->g, v);
   const Window *win = &n->attr.window;

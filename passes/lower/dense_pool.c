@@ -48,14 +48,13 @@ static void choose_block(Pool *c)
 /* What no element changes. */
 static KVal neutral(const Pool *c)
 {
-  const DTypeInfo *t = &dtype_info[c->type];
   bool top = kelem_info[c->w.elem].is_float, is_signed = kelem_info[c->w.elem].is_signed;
-  double low = top ? -INFINITY : is_signed ? -ldexp(1, (int)t->bytes * 8 - 1) : 0;
+  double low = top ? -INFINITY : is_signed ? -ldexp(1, dtype_bits(c->type) - 1) : 0;
 
   return dense_const(c->w.k, c->type, c->w.lanes, c->op == K_add ? 0 : low);
 }
 
-bool dense_pool(DenseLower *d, Val v)
+bool lower_dense_pool(DenseLower *d, Val v)
 {
   const Node *n = graph_node(d->g, v);
   const Window *win = &n->attr.window;

@@ -276,7 +276,8 @@ static void over_kernel(Walk *w, const Tile *t, uint32_t dim, KVal x, KVal tap, 
   }
   KVal at = idx_add(k, idx_mul(k, w->pos[dim], w->stride[dim]), k_idx(k, -w->pad[dim])), lo, hi;
   tap = idx_mul(k, tap, w->kernel[dim]);
-  if (w->kernel[dim] == 1 && w->pad[dim] <= 0) {
+  if (w->kernel[dim] == 1 && w->pad[dim] <= 0 &&
+      (w->out[dim] - 1) * w->stride[dim] - w->pad[dim] < w->in[dim]) {
     over_kernel(w, t, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), tap, acc);
     return;
   }

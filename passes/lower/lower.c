@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "passes/lower/dense.h"
 #include "passes/lower/panel.h"
 #include "passes/lower/planes.h"
 #include "passes/passes.h"
@@ -140,6 +141,7 @@ uint32_t lower_weight(Lower *l, uint32_t weight, Layout layout)
     const Weight *w = &l->prog->module->weights.data[weight];
     uint64_t bytes = layout == LAYOUT_PANEL    ? panel_weight_bytes(&w->type)
                      : layout == LAYOUT_PLANES ? planes_weight_bytes(&w->type)
+                     : layout == LAYOUT_ROWS   ? tensor_bytes(&w->type) + DENSE_SLACK
                                                : round_up((uint64_t)type_count(&w->type), PAD) * 4;
     *b = program_buffer(l->prog, SPACE_WEIGHTS, w->name, bytes);
     *PUSH(l->arena, l->prog->items) = (Item){.layout = layout, .weight = weight, .buffer = *b};
@@ -556,7 +558,7 @@ static bool check_weight_uses(const Module *m, Err *e)
 {
   for (uint32_t i = 0; i < m->graphs.len; i++) {
     const Graph *g = m->graphs.data[i];
-    for (Val v = 1; v < g->nodes.len; v++)
+    for (Val v = 1; v < g->nodes.len && !g->dense; v++)
       for (uint32_t j = 0; j < graph_node(g, v)->in.count; j++) {
         const Node *w = graph_node(g, graph_in(g, v, j));
         if (w->op != OP_weight)
@@ -600,7 +602,7 @@ bool pass_lower(const Module *m, const Target *target, bool whole_head, Program 
     l.state_buffer[i] = program_buffer(p, SPACE_STATE, m->states.data[i].name, lower_state_bytes(&l, i));
   }
   for (uint32_t i = 0; i < m->graphs.len; i++)
-    if (!lower_graph(&l, m->graphs.data[i]))
+    if (!(m->graphs.data[i]->dense ? lower_dense_graph : lower_graph)(&l, m->graphs.data[i]))
       return false;
   program_end_kernels(p);
   program_place(p);

@@ -41,9 +41,18 @@ uint64_t panel_bytes(DType t, int64_t columns)
   return (uint64_t)columns / dtype_info[t].block * panel_offsets(t).block_bytes;
 }
 
+int64_t panel_columns(const Type *t)
+{
+  int64_t n = 1;
+
+  for (uint32_t i = 1; i < t->rank; i++)
+    n *= t->dim[i];
+  return n;
+}
+
 uint64_t panel_weight_bytes(const Type *t)
 {
-  return round_up((uint64_t)t->dim[0], ROWS) / ROWS * panel_bytes(t->dtype, t->dim[1]);
+  return round_up((uint64_t)t->dim[0], ROWS) / ROWS * panel_bytes(t->dtype, panel_columns(t));
 }
 
 void panel_put_codes(const PanelSpec *s, const int16_t *code, int lo, uint8_t *out)
@@ -84,7 +93,7 @@ static void pack_block(DType t, const uint8_t *src, uint32_t row, uint8_t *out)
 static void pack_floats(const Weight *w, int64_t first, int64_t rows, uint8_t *out)
 {
   uint32_t bytes = dtype_info[w->type.dtype].bytes;
-  int64_t columns = w->type.dim[1];
+  int64_t columns = panel_columns(&w->type);
 
   for (int64_t r = 0; r < rows; r++) {
     const uint8_t *src = (const uint8_t *)w->data + (uint64_t)((first + r) * columns) * bytes;
@@ -96,7 +105,7 @@ static void pack_floats(const Weight *w, int64_t first, int64_t rows, uint8_t *o
 void panel_pack(const Weight *w, int64_t index, uint8_t *out)
 {
   DType t = w->type.dtype;
-  int64_t first = index * ROWS, rows = min64(ROWS, w->type.dim[0] - first), columns = w->type.dim[1];
+  int64_t first = index * ROWS, rows = min64(ROWS, w->type.dim[0] - first), columns = panel_columns(&w->type);
 
   memset(out, 0, panel_bytes(t, columns));
   if (!panel_spec(t)) {

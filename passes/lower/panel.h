@@ -1,6 +1,6 @@
 /* panel.h - the layout of a matrix: panels of 16 rows side by side, so that lanes are rows.
  *
- * Floats: for each column the 16 rows' values, in the file's own 16 or 32 bits.
+ * Plain elements (floats, integers): for each column the 16 rows' values, in the file's own bits.
  *
  * Block types: for each block of 16 rows, one after the other
  *   16 x f16 d;  [16 x f16 minimum or dmin];  [groups x 16 bytes of sub-scales];  [groups x 16 of sub-minima];
@@ -32,6 +32,7 @@ typedef struct {
 } PanelOffsets;
 PanelOffsets panel_offsets(DType t);
 
+int64_t panel_columns(const Type *t);           /* all dimensions but the first, the rows, count as one */
 uint64_t panel_bytes(DType t, int64_t columns); /* of one panel */
 uint64_t panel_weight_bytes(const Type *t);     /* of a matrix, rows rounded up to 16 */
 
