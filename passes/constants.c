@@ -51,18 +51,24 @@ static const char *new_name(Module *m, const char *from)
   return name;
 }
 
-Val constant_add(Graph *to, const char *from, const Tensor *t, bool keep)
+Val constant_weight(Graph *to, const char *from, const Tensor *t, bool keep)
 {
   Module *m = to->module;
-  double value;
-
-  if (constant_uniform(t, &value))
-    return graph_add(to, OP_const, NULL, 0, (Attr){.value = value}, &t->type);
   Weight w = {.name = new_name(m, from), .type = t->type, .data = t->data, .bytes = tensor_bytes(&t->type)};
+
   if (t->data && !keep)
     w.data = arena_copy(m->arena, t->data, w.bytes + !w.bytes);
   *PUSH(m->arena, m->weights) = w;
   return graph_add(to, OP_weight, NULL, 0, (Attr){.index = m->weights.len - 1}, &t->type);
+}
+
+Val constant_add(Graph *to, const char *from, const Tensor *t, bool keep)
+{
+  double value;
+
+  if (constant_uniform(t, &value))
+    return graph_add(to, OP_const, NULL, 0, (Attr){.value = value}, &t->type);
+  return constant_weight(to, from, t, keep);
 }
 
 static const char *weight_name(const Graph *g, Val v)
@@ -92,7 +98,7 @@ Val constant_transpose(Graph *g, Val v, const uint8_t *perm)
     Val x = graph_add(one, OP_input, NULL, 0, (Attr){0}, &from);
     graph_eval_node(one, graph_add(one, OP_transpose, &x, 1, attr, NULL), &in, &tmp, &out);
   }
-  Val made = constant_add(g, name, &out, false);
+  Val made = constant_weight(g, name, &out, false);
   arena_free(&tmp);
   return made;
 }
@@ -107,5 +113,5 @@ Val constant_reshape(Graph *g, Val v, const Type *type)
     return 0;
   const Weight *w = &g->module->weights.data[n->attr.index];
   Tensor t = {*type, (void *)(uintptr_t)w->data};
-  return constant_add(g, w->name, &t, true);
+  return constant_weight(g, w->name, &t, true);
 }

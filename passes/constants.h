@@ -16,8 +16,10 @@ bool constant_tensor(const Graph *g, Val v, Arena *a, Tensor *out);
 /* All elements have this value, which a const node of the type holds exactly. */
 bool constant_uniform(const Tensor *t, double *value);
 
-/* A node for the tensor: const if it is uniform, else a new weight of the module, named after `from`. The data is
- * copied unless it lies in the module's arena or a file's mapping already (`keep`). Data may be NULL, as in text cases. */
+/* A node for the tensor: a new weight of the module, named after `from`; constant_add makes it a const node if it is
+ * uniform. The data is copied, unless it lies in the module's arena or a file's mapping already (`keep`); it may be
+ * NULL, as in text cases. */
+Val constant_weight(Graph *to, const char *from, const Tensor *t, bool keep);
 Val constant_add(Graph *to, const char *from, const Tensor *t, bool keep);
 
 /* A constant as another one: transposed, or under another shape; 0 if v is none. */

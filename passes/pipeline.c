@@ -3,6 +3,12 @@
 
 #include "passes/passes.h"
 
+static Graph *pass_tidy(const Graph *g, Err *e)
+{
+  g = pass_simplify(g, e);
+  return g ? pass_dce(g, e) : NULL;
+}
+
 static const struct {
   const char *name;
   Graph *(*run)(const Graph *g, Err *e);
@@ -12,13 +18,16 @@ static const struct {
     {"widen", pass_widen, IN_DENSE, "16-bit floats are computed in f32"},
     {"simplify", pass_simplify, IN_BOTH, "rewrite rules, constants, equal nodes shared"},
     {"dce", pass_dce, IN_BOTH, "drop what no output needs"},
+    {"channels", pass_channels, IN_DENSE, "transposes move, cancel, and leave channels last"},
+    {"products", pass_products, IN_DENSE, "matmul to linear; scales and biases into weights"},
+    {"tidy", pass_tidy, IN_DENSE, "simplify and dce again"},
     {"quantize", pass_quantize, IN_LANG, "8-bit activations for block weights"},
     {"fuse", pass_fuse, IN_LANG, "group nodes into launches"},
 };
 
 const char *passes_list(void)
 {
-  return "build, widen, simplify, dce, quantize, fuse, lower";
+  return "build, widen, simplify, dce, channels, products, tidy, quantize, fuse, lower";
 }
 
 static double now_ms(void)

@@ -295,7 +295,8 @@ static bool same_node(const Simplify *s, const Node *a, const Node *b)
   const Val *edges = s->r.to->edges.data;
 
   return a->op == b->op && a->in.count == b->in.count && type_eq(&a->type, &b->type) &&
-         !memcmp(edges + a->in.first, edges + b->in.first, a->in.count * sizeof(Val)) && same_attr(s, a, b);
+         (!a->in.count || !memcmp(edges + a->in.first, edges + b->in.first, a->in.count * sizeof(Val))) &&
+         same_attr(s, a, b);
 }
 
 /* The place of an equal node in the table, or a free one. */
