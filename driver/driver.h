@@ -69,6 +69,14 @@ const char *compile_one_line(Arena *a, const char *s, size_t n); /* without cont
 void compile_add_target(const Compile *c, Text *t);
 
 int cmd_compile(const Options *opt);
+
+/* An element agrees if its error is at most `absolute`, or `relative` times what it must be; 8-bit integers may be
+ * `steps` apart, others must be equal. */
+typedef struct {
+  const char *dir;
+  double relative, absolute, steps;
+} VerifyOptions;
+int cmd_verify(const Options *opt, const VerifyOptions *v);
 int cmd_run(const Options *opt, int argc, char **argv); /* argv: the program's own, [0] its name */
 int cmd_oracle(const Options *opt, int argc, char **argv);
 

@@ -17,6 +17,8 @@ static const char usage[] =
     "usage: micc [options] MODEL [-o PROGRAM]         compile a model (GGUF, ONNX) to one static executable\n"
     "       micc run [options] MODEL [-p TEXT]        compile in memory and run; takes its options too\n"
     "       micc inspect [--json] MODEL               what is in a model file\n"
+    "       micc verify MODEL --case DIR              compile an ONNX model, run it, compare with DIR's "
+    "outputs\n"
     "       micc targets | ops | passes               what this micc knows\n"
     "\n"
     "  -o FILE           what to write (default: the model's name, without its ending)\n"
@@ -49,7 +51,11 @@ enum {
   O_TIME,
   O_VERSION,
   O_SHAPE,
-  O_FIX
+  O_FIX,
+  O_CASE,
+  O_RTOL,
+  O_ATOL,
+  O_STEPS
 };
 
 static const struct option longs[] = {
@@ -251,6 +257,51 @@ static int parse_compile(Options *o, int argc, char **argv)
   return 0;
 }
 
+/* ---- micc verify */
+
+static bool real(const char *s, double *out)
+{
+  char *end;
+
+  *out = strtod(s, &end);
+  return *s && !*end && *out >= 0 && *out < 1e300;
+}
+
+static int verify(Options *o, int argc, char **argv)
+{
+  static const struct option more[] = {{"case", required_argument, NULL, O_CASE},
+                                       {"rtol", required_argument, NULL, O_RTOL},
+                                       {"atol", required_argument, NULL, O_ATOL},
+                                       {"steps", required_argument, NULL, O_STEPS},
+                                       {"shape", required_argument, NULL, O_SHAPE},
+                                       {"fix", required_argument, NULL, O_FIX},
+                                       {"cpu", required_argument, NULL, O_CPU},
+                                       {"backend", required_argument, NULL, O_BACKEND},
+                                       {"help", no_argument, NULL, 'h'},
+                                       {NULL, 0, NULL, 0}};
+  VerifyOptions v = {.relative = 1e-3, .absolute = 1e-4, .steps = 1};
+  int option, status = 0;
+
+  opterr = 0;
+  while (!status && (option = getopt_long(argc, argv, ":h", more, NULL)) != -1) {
+    double *number = option == O_RTOL ? &v.relative : option == O_ATOL ? &v.absolute : &v.steps;
+    if (option == '?' || option == ':')
+      status = refused(option, argv);
+    else if (option == O_CASE)
+      v.dir = optarg;
+    else if (option == O_RTOL || option == O_ATOL || option == O_STEPS)
+      status = real(optarg, number) ? 0 : wrong("not a tolerance:", optarg);
+    else
+      status = set_option(o, option, optarg);
+  }
+  if (status)
+    return status < 0 ? 0 : status;
+  if (argc - optind != 1 || !v.dir)
+    return wrong("verify takes a model and a folder:", "micc verify MODEL.onnx --case DIR");
+  o->model = argv[optind];
+  return cmd_verify(o, &v);
+}
+
 /* ---- micc run: our options are taken out, the rest is the program's */
 
 static const struct option *own_long(const char *arg, const char **value)
@@ -450,6 +501,8 @@ static int command(int argc, char **argv)
 
   if (!strcmp(name, "run"))
     return run(&o, argc - 1, argv + 1);
+  if (!strcmp(name, "verify"))
+    return verify(&o, argc - 1, argv + 1);
   if (!strcmp(name, "inspect"))
     return cmd_inspect(argc - 1, argv + 1);
   if (!strcmp(name, "targets"))

@@ -284,24 +284,24 @@ static const char *npy_key(const Header *h, const char *key)
   return NULL;
 }
 
-static bool npy_shape(const char *p, const char *end, uint64_t *count, MiOut *shape)
+static bool npy_shape(const char *p, const char *end, MiArray *a)
 {
-  *count = 1;
+  a->rank = 0;
+  a->count = 1;
   if (*p != '(')
     return false;
   for (p++; p < end && *p != ')';) {
     uint64_t n = 0;
-    if (*p < '0' || *p > '9')
+    if (*p < '0' || *p > '9' || a->rank == MI_MAX_RANK)
       return false;
     for (; p < end && *p >= '0' && *p <= '9'; p++)
       if (n > UINT32_MAX)
         return false;
       else
         n = n * 10 + (uint64_t)(*p - '0');
-    if (n && *count > UINT64_MAX / 16 / n)
+    if (n && a->count > UINT64_MAX / 16 / n)
       return false;
-    *count *= n;
-    mi_out_format(shape, shape->n ? ",%llu" : "%llu", (unsigned long long)n);
+    a->count *= a->dim[a->rank++] = n;
     while (p < end && (*p == ',' || *p == ' ' || *p == 'L'))
       p++;
   }
@@ -331,11 +331,10 @@ static bool convert(const uint8_t *from, MiElem elem, MiArray *a, MiOut *why)
   return true;
 }
 
-static bool read_npy(const Input *in, MiArray *a, MiOut *why)
+/* What a file of numpy's holds: type, shape, and where the elements begin. */
+static bool npy_open(const Input *in, MiArray *a, MiOut *why)
 {
-  char text[128];
-  MiOut shape = {.buf = text, .cap = sizeof text, .fd = -1};
-  uint64_t wide = in->n > 12 && in->bytes[6] > 1, start = wide ? 12 : 10, count = 0;
+  uint64_t wide = in->n > 12 && in->bytes[6] > 1, start = wide ? 12 : 10;
   uint64_t n = in->n < start ? 0
                : wide        ? in->bytes[8] | in->bytes[9] << 8 | (uint64_t)in->bytes[10] << 16 |
                             (uint64_t)in->bytes[11] << 24
@@ -349,25 +348,37 @@ static bool read_npy(const Input *in, MiArray *a, MiOut *why)
   const char *descr = npy_key(&h, "descr"), *order = npy_key(&h, "fortran_order"),
              *dims = npy_key(&h, "shape");
   int elem = descr ? npy_elem(descr, h.end) : -1;
-  if (elem < 0 || !dims || !npy_shape(dims, h.end, &count, &shape)) {
+  if (elem < 0 || !dims || !npy_shape(dims, h.end, a)) {
     mi_out_text(why, "its .npy header names no type and shape that are known here (little-endian numbers)");
     return false;
   }
-  if (order && *order == 'T' && strchr(mi_out_string(&shape), ',')) {
+  a->elem = (MiElem)elem;
+  if (order && *order == 'T' && a->rank > 1) {
     mi_out_text(why, "it is in Fortran order: save numpy.ascontiguousarray() of it");
     return false;
   }
-  if (count != a->count) {
-    mi_out_format(why, "it has shape [%s], and ", mi_out_string(&shape));
-    mi_array_type(a, why);
-    mi_out_text(why, " is needed");
-    return false;
-  }
-  if (count * elems[elem].bytes > in->n - start - n) {
+  if (a->count * elems[elem].bytes > in->n - start - n) {
     mi_out_text(why, "it is a .npy file that is cut off");
     return false;
   }
-  return convert(in->bytes + start + n, (MiElem)elem, a, why);
+  a->data = in->bytes + start + n;
+  return true;
+}
+
+static bool read_npy(const Input *in, MiArray *a, MiOut *why)
+{
+  MiArray from;
+
+  if (!npy_open(in, &from, why))
+    return false;
+  if (from.count == a->count)
+    return convert(from.data, from.elem, a, why);
+  mi_out_text(why, "it is ");
+  mi_array_type(&from, why);
+  mi_out_text(why, ", and ");
+  mi_array_type(a, why);
+  mi_out_text(why, " is needed");
+  return false;
 }
 
 /* ---- JSON */
@@ -475,6 +486,26 @@ bool mi_array_read(const char *path, MiArray *a, MiOut *why)
     if (!ok)
       mi_out_format(why, "%s: %s", path, mi_out_string(&reason));
   }
+  release(&in);
+  return ok;
+}
+
+bool mi_array_npy(const char *path, MiArray *a, MiOut *why)
+{
+  Input in = {0};
+  char line[256];
+  MiOut reason = {.buf = line, .cap = sizeof line, .fd = -1};
+  bool ok = read_file(path, &in, why);
+
+  if (ok) {
+    ok = in.n >= 8 && !memcmp(in.bytes, "\x93NUMPY", 6);
+    if (!ok)
+      mi_out_text(&reason, "it is no .npy file");
+    ok = ok && npy_open(&in, a, &reason);
+    if (!ok)
+      mi_out_format(why, "%s: %s", path, mi_out_string(&reason));
+  }
+  a->data = NULL;
   release(&in);
   return ok;
 }

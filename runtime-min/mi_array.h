@@ -56,6 +56,9 @@ MiFileKind mi_array_kind(const char *path);
  * False: `why` gets one line. */
 bool mi_array_read(const char *path, MiArray *a, MiOut *why);
 
+/* Type and shape of a .npy file; no data. */
+bool mi_array_npy(const char *path, MiArray *a, MiOut *why);
+
 /* Writes a file whole or not at all ("-": standard output). */
 bool mi_array_write(const char *path, MiFileKind kind, const MiArray *a, MiOut *why);
 
