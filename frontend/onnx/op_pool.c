@@ -1,0 +1,246 @@
+/* op_pool.c - ONNX pools: maximum (with its place), average, p-norm, over windows and over everything; MaxUnpool.
+ *
+ * Averages are a pool_sum over numbers that are known when compiling: how many elements each window counts. */
+#include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_window.h"
+
+#include <math.h>
+
+/* ---- places that windows see, for tables */
+
+typedef struct {
+  Window w;
+  int64_t in[MAX_SPATIAL], out[MAX_SPATIAL];
+  int64_t places, count; /* products of out and of the kernel */
+} Geometry;
+
+static Geometry geometry(const Window *w, const Type *x)
+{
+  Geometry g = {.w = *w, .places = 1, .count = window_count(w)};
+
+  for (uint32_t i = 0; i < w->spatial; i++) {
+    g.in[i] = x->dim[2 + i];
+    g.out[i] = window_places(w, i, g.in[i]);
+    g.places *= g.out[i];
+  }
+  return g;
+}
+
+/* Coordinates in x of kernel element k of the window at place p. */
+static void seen(const Geometry *g, int64_t p, int64_t k, int64_t *at)
+{
+  for (uint32_t i = g->w.spatial; i-- > 0; p /= g->out[i], k /= g->w.kernel[i])
+    at[i] = p % g->out[i] * g->w.stride[i] + k % g->w.kernel[i] * g->w.dilation[i] - g->w.pad_lo[i];
+}
+
+/* Whether they lie in x, or in the pads around it. */
+static bool within(const Geometry *g, const int64_t *at, const int64_t *lo, const int64_t *hi)
+{
+  for (uint32_t i = 0; i < g->w.spatial; i++)
+    if (at[i] < -lo[i] || at[i] >= g->in[i] + hi[i])
+      return false;
+  return true;
+}
+
+static const int64_t no_pads[MAX_SPATIAL];
+
+/* ---- MaxPool */
+
+/* Positions in one channel: rows first, or columns first (storage_order 1). -1: outside of x. */
+static int64_t position(const Geometry *g, const int64_t *at, bool columns)
+{
+  int64_t p = 0;
+
+  if (!within(g, at, no_pads, no_pads))
+    return -1;
+  for (uint32_t i = 0; i < g->w.spatial; i++) {
+    uint32_t d = columns ? g->w.spatial - 1 - i : i;
+    p = p * g->in[d] + at[d];
+  }
+  return p;
+}
+
+/* [places, count] */
+static Val position_table(Import *im, const Geometry *g, bool columns)
+{
+  Tensor t = im_tensor_new(im, type_of(DT_I64, 2, (int64_t[]){g->places, g->count}));
+  int64_t at[MAX_SPATIAL];
+
+  for (int64_t i = 0; t.data && i < g->places * g->count; i++) {
+    seen(g, i / g->count, i % g->count, at);
+    tensor_set_int(&t, i, position(g, at, columns));
+  }
+  return t.data ? im_const_tensor(im, &t) : 0;
+}
+
+static double lowest_of(DType t)
+{
+  return im_is_float(t) ? (double)-INFINITY : (double)dtype_info[t].lo;
+}
+
+/* The first maximum of each window, as its position in all of x. */
+static Val max_places(Import *im, const OnnxNode *n, Val x, const Window *w)
+{
+  Type t = im_type(im, x), y = t;
+  Geometry g = geometry(w, &t);
+  int64_t rows = t.dim[0] * t.dim[1], size = im_span(&t, 2, t.rank);
+  Val table = position_table(im, &g, false);
+  Val outside = im_add2(im, OP_lt, table, im_const_i(im, DT_I64, 0));
+  Val all = im_gather(im, im_reshape_to(im, x, rows, size), table, 1);
+  Val best = im_arg(im, OP_argmax, im_where(im, outside, im_const_like(im, x, lowest_of(t.dtype)), all), 2,
+                    false, false);
+  Val from = position_table(im, &g, im_int(im, n, "storage_order", 0));
+  Val first = im_op_f(im, OP_mul, im_iota(im, DT_I64, g.places), (double)g.count);
+  Val channel = im_op_f(im, OP_mul, im_iota(im, DT_I64, rows), (double)size);
+  Val at = im_gather(im, im_flat(im, from), im_add2(im, OP_add, best, first), 0);
+  memcpy(y.dim + 2, g.out, w->spatial * sizeof *g.out);
+  return im_reshape(im, im_add2(im, OP_add, at, im_unsqueeze(im, channel, 1)), y.rank, y.dim);
+}
+
+bool op_max_pool(Import *im, const OnnxNode *n)
+{
+  Val x = im_in(im, n, 0);
+  Window w;
+
+  if (!window_read_pool(im, n, x, im_ints(im, n, "kernel_shape"), &w, NULL))
+    return false;
+  Val y = im_channels_first(im, im_pool(im, OP_pool_max, im_channels_last(im, x), &w));
+  return im_out(im, n, 0, y) && (!im_wants(im, n, 1) || im_out(im, n, 1, max_places(im, n, x, &w)));
+}
+
+/* ---- AveragePool */
+
+/* Elements that each window counts, as [1, places .., 1]: those in x, and in the pads if they count. */
+static Val count_table(Import *im, DType dt, const Geometry *g, bool pads, const int64_t *pad_hi)
+{
+  int64_t dim[2 + MAX_SPATIAL] = {1, 1, 1, 1, 1}, at[MAX_SPATIAL];
+
+  memcpy(dim + 1, g->out, g->w.spatial * sizeof *dim);
+  Tensor t = im_tensor_new(im, type_of(dt, g->w.spatial + 2, dim));
+  for (int64_t p = 0; t.data && p < g->places; p++) {
+    int64_t counted = 0;
+    for (int64_t k = 0; k < g->count; k++) {
+      seen(g, p, k, at);
+      counted += pads ? within(g, at, g->w.pad_lo, pad_hi) : within(g, at, no_pads, no_pads);
+    }
+    tensor_set(&t, p, counted ? counted : 1);
+  }
+  return t.data ? im_const_tensor(im, &t) : 0;
+}
+
+/* One window that sees all of x. */
+static bool sees_all(const Window *w, const Type *x)
+{
+  for (uint32_t i = 0; i < w->spatial; i++)
+    if (w->kernel[i] != x->dim[2 + i] || w->pad_lo[i] || w->pad_hi[i])
+      return false;
+  return true;
+}
+
+static uint32_t spatial_axes(const Type *t)
+{
+  return ((1u << t->rank) - 1) & ~3u;
+}
+
+static Val average(Import *im, const OnnxNode *n, Val x)
+{
+  Type t = im_type(im, x);
+  int64_t pad_hi[MAX_SPATIAL];
+  Window w;
+
+  if (!window_read_pool(im, n, x, im_ints(im, n, "kernel_shape"), &w, pad_hi))
+    return 0;
+  if (sees_all(&w, &t))
+    return im_mean(im, x, spatial_axes(&t), true);
+  Geometry g = geometry(&w, &t);
+  if (g.places && g.count > (1 << 26) / g.places) {
+    im_fail(im, n, "%lld windows of %lld elements are too many", (long long)g.places, (long long)g.count);
+    return 0;
+  }
+  Val sum = im_pool(im, OP_pool_sum, im_channels_last(im, x), &w);
+  Val count = count_table(im, t.dtype, &g, im_int(im, n, "count_include_pad", 0), pad_hi);
+  return im_channels_first(im, im_add2(im, OP_div, sum, count));
+}
+
+bool op_average_pool(Import *im, const OnnxNode *n)
+{
+  Val x = im_in(im, n, 0);
+  return im_out(im, n, 0, im_cast_like(im, average(im, n, im_float_compute(im, x)), x));
+}
+
+/* ---- p-norms */
+
+static Val raised(Import *im, Val x, double p)
+{
+  Val a = im_add1(im, OP_abs, x);
+  return p == 1 ? a : p == 2 ? im_add2(im, OP_mul, x, x) : im_op_f(im, OP_pow, a, p);
+}
+
+static Val lowered(Import *im, Val x, double p)
+{
+  return p == 1 ? x : p == 2 ? im_add1(im, OP_sqrt, x) : im_op_f(im, OP_pow, x, 1 / p);
+}
+
+bool op_lp_pool(Import *im, const OnnxNode *n)
+{
+  Val x = im_in(im, n, 0);
+  double p = im_opset(im, n) < 2 ? im_float(im, n, "p", 2) : (double)im_int(im, n, "p", 2);
+  Window w;
+
+  if (!window_read_pool(im, n, x, im_ints(im, n, "kernel_shape"), &w, NULL))
+    return false;
+  Val powers = raised(im, im_float_compute(im, x), p);
+  Val sum = im_channels_first(im, im_pool(im, OP_pool_sum, im_channels_last(im, powers), &w));
+  return im_out(im, n, 0, im_cast_like(im, lowered(im, sum, p), x));
+}
+
+/* ---- over everything */
+
+bool op_global_pool(Import *im, const OnnxNode *n)
+{
+  Val x = im_in(im, n, 0), y = im_float_compute(im, x);
+  Type t = im_type(im, x);
+  uint32_t axes = spatial_axes(&t);
+
+  if (im_is(n, "GlobalMaxPool"))
+    return im_out(im, n, 0, im_reduce(im, OP_reduce_max, x, axes, true));
+  if (im_is(n, "GlobalAveragePool"))
+    return im_out(im, n, 0, im_cast_like(im, im_mean(im, y, axes, true), x));
+  double p = im_opset(im, n) < 2 ? im_float(im, n, "p", 2) : (double)im_int(im, n, "p", 2);
+  y = lowered(im, im_sum(im, raised(im, y, p), axes, true), p);
+  return im_out(im, n, 0, im_cast_like(im, y, x));
+}
+
+/* ---- MaxUnpool: indices are positions in the tensor whose size follows from the window; output_shape adds zeros
+ * behind it. */
+
+static bool unpooled(Import *im, const OnnxNode *n, Val x, Type *t)
+{
+  Window w;
+
+  *t = im_type(im, x);
+  if (!window_read(im, n, x, im_ints(im, n, "kernel_shape"), &w))
+    return false;
+  for (uint32_t i = 0; i < w.spatial; i++)
+    t->dim[2 + i] = (t->dim[2 + i] - 1) * w.stride[i] + window_extent(&w, i) - w.pad_lo[i] - w.pad_hi[i];
+  return true;
+}
+
+bool op_max_unpool(Import *im, const OnnxNode *n)
+{
+  Val x = im_in(im, n, 0), at = im_in(im, n, 1);
+  Ints shape = im_ints_of(im, n, 2, NULL);
+  int64_t lo[MAX_RANK] = {0}, hi[MAX_RANK] = {0};
+  Type t;
+
+  if (!unpooled(im, n, x, &t))
+    return false;
+  if (shape.given && shape.len != t.rank)
+    return im_fail(im, n, "output_shape has %u entries, must have %u", shape.len, t.rank);
+  Val zeros = im_flat(im, im_full(im, t.dtype, t.rank, t.dim, 0));
+  Val y = im_reshape(im, im_scatter(im, zeros, im_flat(im, at), im_flat(im, x), SCATTER_NONE), t.rank, t.dim);
+  for (uint32_t i = 0; shape.given && i < t.rank; i++)
+    if (__builtin_sub_overflow(shape.data[i], t.dim[i], &hi[i]))
+      return im_fail(im, n, "dimension %lld", (long long)shape.data[i]);
+  return im_out(im, n, 0, im_pad(im, y, lo, hi, 0));
+}

@@ -1,0 +1,155 @@
+/* op_window.c - see op_window.h. */
+#include "frontend/onnx/op_window.h"
+
+enum { WINDOW_MAX = 1 << 24 }; /* a kernel, stride, dilation or pad: products of two fit by far */
+
+/* One number for each dimension out of an attribute; `otherwise` where it is not given. */
+static bool take(Import *im, const OnnxNode *n, const char *name, Ints x, uint32_t count, int64_t lowest,
+                 int64_t otherwise, int64_t *out)
+{
+  if (x.given && x.len != count)
+    return im_fail(im, n, "%s has %u entries, must have %u", name, x.len, count);
+  for (uint32_t i = 0; i < count; i++) {
+    out[i] = x.given ? x.data[i] : otherwise;
+    if (out[i] < lowest || out[i] > WINDOW_MAX)
+      return im_fail(im, n, "%s[%u] is %lld, %lld to %d are possible", name, i, (long long)out[i],
+                     (long long)lowest, WINDOW_MAX);
+  }
+  return im_ok(im);
+}
+
+int64_t window_extent(const Window *w, uint32_t i)
+{
+  return w->dilation[i] * (w->kernel[i] - 1) + 1;
+}
+
+int64_t window_places(const Window *w, uint32_t i, int64_t in)
+{
+  int64_t room = in + w->pad_lo[i] + w->pad_hi[i] - window_extent(w, i);
+  return room < 0 ? 0 : room / w->stride[i] + 1;
+}
+
+int64_t window_count(const Window *w)
+{
+  int64_t n = 1;
+
+  for (uint32_t i = 0; i < w->spatial; i++)
+    n *= w->kernel[i];
+  return n;
+}
+
+Ints window_kernel_of(Import *im, const OnnxNode *n, Val weights)
+{
+  Ints given = im_ints(im, n, "kernel_shape");
+  Type t = im_type(im, weights);
+  uint32_t count = t.rank > 2 ? t.rank - 2 : 0;
+  int64_t *k = NEW_ARRAY(im->arena, int64_t, count);
+
+  for (uint32_t i = 0; i < count; i++) {
+    k[i] = t.dim[2 + i];
+    if (given.given && (given.len != count || given.data[i] != k[i]))
+      im_fail(im, n, "kernel_shape is not that of the weights");
+  }
+  return (Ints){k, count, true};
+}
+
+/* auto_pad: places are the input's size over the stride, and what that takes stands around it. */
+static bool same_pads(Window *w, const Type *x, bool upper)
+{
+  for (uint32_t i = 0; i < w->spatial; i++) {
+    int64_t in = x->dim[2 + i], places = (in + w->stride[i] - 1) / w->stride[i];
+    int64_t total = max64(0, (places - 1) * w->stride[i] + window_extent(w, i) - in);
+    w->pad_lo[i] = upper ? total / 2 : total - total / 2;
+    w->pad_hi[i] = total - w->pad_lo[i];
+  }
+  return true;
+}
+
+static bool read_pads(Import *im, const OnnxNode *n, Window *w, const Type *x)
+{
+  const char *how = im_str(im, n, "auto_pad", "NOTSET");
+  int64_t pads[2 * MAX_SPATIAL];
+
+  if (!strcmp(how, "SAME_UPPER") || !strcmp(how, "SAME_LOWER"))
+    return same_pads(w, x, how[5] == 'U');
+  if (!strcmp(how, "VALID"))
+    return true;
+  if (strcmp(how, "NOTSET") && how[0])
+    return im_fail(im, n, "auto_pad '%s' is not known", how);
+  if (!take(im, n, "pads", im_ints(im, n, "pads"), 2 * w->spatial, -WINDOW_MAX, 0, pads))
+    return false;
+  memcpy(w->pad_lo, pads, w->spatial * sizeof *pads);
+  memcpy(w->pad_hi, pads + w->spatial, w->spatial * sizeof *pads);
+  return true;
+}
+
+bool window_read(Import *im, const OnnxNode *n, Val x, Ints kernel, Window *w)
+{
+  Type t = im_type(im, x);
+  uint32_t d = t.rank > 2 ? t.rank - 2 : 0;
+
+  *w = (Window){.spatial = d, .group = 1};
+  if (!im_ok(im))
+    return false;
+  if (d < 1 || d > MAX_SPATIAL)
+    return im_fail(im, n, "the input has %u spatial dimensions, 1 to %d are supported", d, MAX_SPATIAL);
+  for (uint32_t i = 0; i < d; i++)
+    if (t.dim[2 + i] > INT32_MAX)
+      return im_fail(im, n, "dimension %u is %lld", 2 + i, (long long)t.dim[2 + i]);
+  if (!kernel.given)
+    return im_fail(im, n, "kernel_shape is missing");
+  return take(im, n, "kernel_shape", kernel, d, 1, 1, w->kernel) &&
+         take(im, n, "strides", im_ints(im, n, "strides"), d, 1, 1, w->stride) &&
+         take(im, n, "dilations", im_ints(im, n, "dilations"), d, 1, 1, w->dilation) &&
+         read_pads(im, n, w, &t);
+}
+
+bool window_read_pool(Import *im, const OnnxNode *n, Val x, Ints kernel, Window *w, int64_t *pad_hi)
+{
+  Type t = im_type(im, x);
+
+  if (!window_read(im, n, x, kernel, w))
+    return false;
+  for (uint32_t i = 0; i < w->spatial; i++) {
+    int64_t in = t.dim[2 + i], reach = in + w->pad_lo[i], room = reach + w->pad_hi[i] - window_extent(w, i);
+    if (pad_hi)
+      pad_hi[i] = w->pad_hi[i];
+    if (!im_int(im, n, "ceil_mode", 0) || room < 0)
+      continue;
+    int64_t places = (room + w->stride[i] - 1) / w->stride[i] + 1;
+    places -= (places - 1) * w->stride[i] >= reach;
+    w->pad_hi[i] = max64(w->pad_hi[i], (places - 1) * w->stride[i] + window_extent(w, i) - in - w->pad_lo[i]);
+  }
+  return true;
+}
+
+/* Negative pads cut x; the window keeps the others. */
+static Val cut_pads(Import *im, Val x, Window *w)
+{
+  int64_t lo[MAX_RANK] = {0}, hi[MAX_RANK] = {0};
+
+  for (uint32_t i = 0; i < w->spatial; i++) {
+    lo[1 + i] = min64(0, w->pad_lo[i]);
+    hi[1 + i] = min64(0, w->pad_hi[i]);
+    w->pad_lo[i] = max64(0, w->pad_lo[i]);
+    w->pad_hi[i] = max64(0, w->pad_hi[i]);
+  }
+  return im_pad(im, x, lo, hi, 0);
+}
+
+Val window_conv(Import *im, Val x, Val weights, Val bias, Window w)
+{
+  x = cut_pads(im, x, &w);
+  return im_conv(im, x, weights, bias, &w);
+}
+
+Val window_conv_onnx(Import *im, const OnnxNode *n, Val x, Val weights, Val bias)
+{
+  Window w;
+
+  if (!window_read(im, n, x, window_kernel_of(im, n, weights), &w))
+    return 0;
+  w.group = im_int(im, n, "group", 1);
+  Val y = window_conv(im, im_channels_last(im, x), im_channels_last(im, weights), bias, w);
+  return im_channels_first(im, y);
+}

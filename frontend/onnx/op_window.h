@@ -1,0 +1,33 @@
+/* op_window.h - windows as ONNX describes them: kernel_shape, strides, dilations, pads, auto_pad, ceil_mode.
+ *
+ * Source: ONNX Conv-22, MaxPool-22, AveragePool-22, ConvTranspose-22. */
+#ifndef MICC_ONNX_OP_WINDOW_H
+#define MICC_ONNX_OP_WINDOW_H
+
+#include "frontend/onnx/import.h"
+
+/* Fills `w` from the node's attributes for x [N, C, ..]. kernel: its sizes; pads are those of the attribute or those
+ * that auto_pad means; group is 1. All numbers are in bounds then. */
+bool window_read(Import *im, const OnnxNode *n, Val x, Ints kernel, Window *w);
+
+/* As window_read, and with ceil_mode pad_hi grows so that the last window, which begins inside, is whole. `pad_hi` (if
+ * not NULL) gets the pads before that. */
+bool window_read_pool(Import *im, const OnnxNode *n, Val x, Ints kernel, Window *w, int64_t *pad_hi);
+
+/* Kernel sizes from the weights [O, C, ..], which kernel_shape must equal if it is given. */
+Ints window_kernel_of(Import *im, const OnnxNode *n, Val weights);
+
+/* Elements that a kernel spans, and places of the window along dimension i. */
+int64_t window_extent(const Window *w, uint32_t i);
+int64_t window_places(const Window *w, uint32_t i, int64_t in);
+
+/* Numbers of the kernel's elements. */
+int64_t window_count(const Window *w);
+
+/* Convolution with pads that may be negative: they cut x, which has its channels last. */
+Val window_conv(Import *im, Val x, Val weights, Val bias, Window w);
+
+/* ONNX Conv: x [N, C, ..], w [O, C / group, ..], bias [O] or 0. Any numbers that the core op takes. */
+Val window_conv_onnx(Import *im, const OnnxNode *n, Val x, Val weights, Val bias);
+
+#endif
