@@ -3,6 +3,7 @@
  *   e2e_onnx_suite [-v] [PART ...]     only cases whose path holds one of the parts; -v prints those that pass, too
  *
  * A case runs in a process of its own, so that one that crashes is a line in the list. */
+#include "passes/passes.h"
 #include "tests/e2e/support/onnx_case.h"
 
 #include <dirent.h>
@@ -41,10 +42,34 @@ static bool run_oracle(const OnnxCase *c, Tensor *out, Err *e)
   return true;
 }
 
+/* What the passes make of the graph means the same, after each of them. */
+static const struct {
+  const char *name;
+  Graph *(*run)(const Graph *g, Err *e);
+} passes[] = {{"widen", pass_widen},       {"simplify", pass_simplify}, {"dce", pass_dce},
+              {"channels", pass_channels}, {"products", pass_products}, {"simplify again", pass_simplify},
+              {"dce again", pass_dce}};
+
+static bool run_passes(const OnnxCase *c, Tensor *out, Err *e)
+{
+  const Graph *g = c->module->graphs.data[0];
+
+  for (uint32_t i = 0; i < COUNT(passes); i++) {
+    Err why = {0};
+    g = passes[i].run(g, &why);
+    if (!g || !graph_verify(g, &why))
+      return fail(e, "pass %s: %s", passes[i].name, why.text);
+    graph_eval_dense(g, c->arena, c->inputs, out);
+    if (!onnx_case_compare(c, out, onnx_case_tolerance, &why))
+      return fail(e, "after pass %s: %s", passes[i].name, why.text);
+  }
+  return true;
+}
+
 static const struct {
   const char *name;
   bool (*run)(const OnnxCase *c, Tensor *out, Err *e);
-} ways[] = {{"oracle", run_oracle}};
+} ways[] = {{"oracle", run_oracle}, {"passes", run_passes}};
 
 static Verdict judge(const char *dir, Arena *a, const char **op, Err *e)
 {
@@ -55,9 +80,13 @@ static Verdict judge(const char *dir, Arena *a, const char **op, Err *e)
     *op = c.onnx->graph->n_nodes == 1 ? arena_strdup(a, c.onnx->graph->nodes[0]->op_type) : "(several)";
   Tensor *out = ok ? NEW_ARRAY(a, Tensor, c.n_outputs) : NULL;
   Verdict v = ok ? PASS : NOT_IMPORTED;
-  for (uint32_t i = 0; v == PASS && i < COUNT(ways); i++)
-    if (!ways[i].run(&c, out, e) || !onnx_case_compare(&c, out, onnx_case_tolerance, e))
+  for (uint32_t i = 0; v == PASS && i < COUNT(ways); i++) {
+    Err why = {0};
+    if (!ways[i].run(&c, out, &why) || !onnx_case_compare(&c, out, onnx_case_tolerance, &why)) {
+      fail(e, "%s: %s", ways[i].name, why.text);
       v = WRONG;
+    }
+  }
   onnx_case_close(&c);
   return v;
 }
