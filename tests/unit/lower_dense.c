@@ -596,6 +596,129 @@ static void make_window(Make *b)
                            weight(b, "w", SHAPE(b->t, w.dim[0])))));
 }
 
+/* ---- graphs of many ops, which share values, end in several outputs, and whose groups and places interact */
+
+enum { MIXED_NODES = 24 };
+
+static Val mixed_movement(Make *b, Val v)
+{
+  const Type t = *type_in(b, v);
+  Attr attr = {.name = NULL};
+  uint32_t axis = (uint32_t)below(b, t.rank);
+
+  switch (below(b, 4)) {
+  case 0:
+    for (uint32_t i = 0; i < t.rank; i++)
+      attr.perm[i] = (uint8_t)((i + axis) % t.rank);
+    return ADD(b, OP_transpose, attr, NULL, v);
+  case 1:
+    attr.slice.axis = axis;
+    attr.slice.step = 1 + below(b, 2);
+    attr.slice.count = (t.dim[axis] + 1) / 2;
+    attr.slice.start = 0;
+    return ADD(b, OP_slice, attr, NULL, v);
+  case 2: {
+    Type flat = t.rank > 1 && below(b, 2) ? SHAPE(t.dtype, type_rows(&t), type_last(&t))
+                                          : SHAPE(t.dtype, 1, type_count(&t));
+    return ADD(b, OP_reshape, attr, &flat, v);
+  }
+  default: {
+    Type wide = t;
+    if (t.dim[axis] == 1)
+      wide.dim[axis] = 3;
+    return ADD(b, OP_expand, attr, &wide, v);
+  }
+  }
+}
+
+/* A value that broadcasts with v. */
+static Val mixed_partner(Make *b, const Val *known, uint32_t n, Val v)
+{
+  const Type *t = type_in(b, v);
+
+  for (uint32_t i = 0; i < 8; i++) {
+    Val o = known[below(b, n)];
+    if (type_eq(type_in(b, o), t))
+      return o;
+  }
+  Type last = SHAPE(t->dtype, type_last(t));
+  switch (below(b, 4)) {
+  case 0: return weight(b, "w", last);
+  case 1: return constant(b, t->dtype, 0.5);
+  case 2: return ADD(b, OP_reduce_max, ATTR(.axes = 1u << below(b, t->rank)), NULL, v);
+  default: return input(b, "x", *t);
+  }
+}
+
+static Val mixed_anchor(Make *b, Val v)
+{
+  const Type t = *type_in(b, v);
+  uint32_t axis = (uint32_t)below(b, t.rank);
+  int64_t k = type_last(&t), n = 1 + below(b, 24);
+
+  switch (below(b, 7)) {
+  case 0: return ADD(b, OP_softmax, ATTR(0), NULL, v);
+  case 1: return ADD(b, OP_reduce_sum, ATTR(.axes = 1u << axis), NULL, v);
+  case 2: return ADD(b, OP_cumsum, ATTR(.scan = {axis, below(b, 2), below(b, 2)}), NULL, v);
+  case 3: return ADD(b, OP_linear, ATTR(0), NULL, v, weight(b, "w", SHAPE(t.dtype, n, k)));
+  case 4: return ADD(b, OP_gather, ATTR(.axis = axis), NULL, v, weight(b, "idx", SHAPE(DT_I64, n)));
+  case 5: return t.rank > 1 ? ADD(b, OP_matmul, ATTR(0), NULL, v, weight(b, "w", SHAPE(t.dtype, k, n))) : v;
+  default:
+    return t.rank > 2 ? ADD(b, OP_pool_max,
+                            ATTR(.window = {.spatial = t.rank - 2 < 3 ? t.rank - 2 : 3,
+                                            .group = 1,
+                                            .kernel = {1, 1, 1},
+                                            .stride = {1, 1, 1},
+                                            .dilation = {1, 1, 1}}),
+                            NULL, v)
+                      : v;
+  }
+}
+
+static void make_mixed(Make *b)
+{
+  static const Op unary[] = {OP_neg, OP_abs, OP_tanh, OP_sigmoid, OP_relu, OP_floor, OP_erf};
+  static const Op binary[] = {OP_add, OP_sub, OP_mul, OP_max, OP_min};
+  Val known[2 + MIXED_NODES];
+  uint8_t used[4096] = {0};
+  uint32_t n = 0;
+
+  known[n++] = input(b, "x", random_shape(b, b->t, 1 + (uint32_t)below(b, 4)));
+  known[n++] = input(b, "x", random_shape(b, b->t, 1 + (uint32_t)below(b, 3)));
+  while (n < COUNT(known)) {
+    Val v = known[n - 1 - below(b, n < 6 ? n : 6)], r;
+    const Type t = *type_in(b, v);
+    switch (below(b, 10)) {
+    case 0:
+    case 1: r = ADD(b, unary[below(b, COUNT(unary))], ATTR(0), NULL, v); break;
+    case 2:
+    case 3:
+    case 4:
+      r = ADD(b, binary[below(b, COUNT(binary))], ATTR(0), NULL, v, mixed_partner(b, known, n, v));
+      break;
+    case 5:
+    case 6: r = mixed_movement(b, v); break;
+    case 7: {
+      Val o = known[below(b, n)];
+      r = type_eq(type_in(b, o), &t) ? ADD(b, OP_concat, ATTR(.axis = (uint32_t)below(b, t.rank)), NULL, v, o)
+                                     : v;
+      break;
+    }
+    default: r = mixed_anchor(b, v);
+    }
+    if (type_count(type_in(b, r)) > 4000)
+      r = input(b, "x", random_shape(b, b->t, 2));
+    known[n++] = r;
+  }
+  for (Val v = 1; v < b->g->nodes.len; v++)
+    for (uint32_t i = 0; i < graph_node(b->g, v)->in.count; i++)
+      used[graph_in(b->g, v, i)] = 1;
+  Val last = b->g->nodes.len;
+  for (Val v = 1; v < last; v++)
+    if (!used[v] || !below(b, 10))
+      output(b, v);
+}
+
 /* ---- which ops, of which types, how often */
 
 typedef struct {
@@ -697,6 +820,29 @@ static void check_all(const char *cpu, Through through)
   for (size_t i = 0; i < COUNT(families); i++)
     check_family(&families[i], cpu, through);
 }
+
+static void check_mixed(const char *cpu, Through through, uint32_t seeds)
+{
+  static const Family mixed = {make_mixed, OP_none, TAKES_FLOAT, 0};
+  const char *seed = getenv("SEED");
+
+  for (uint64_t s = 1; s <= seeds; s++)
+    if (!seed || (uint64_t)atoi(seed) == s)
+      check_one(&mixed, DT_F32, s, cpu, through);
+}
+
+Test(lower_dense, mixed_interpreted)
+{
+  check_mixed("x86-64-v3", THROUGH_EVAL, 200);
+  check_mixed("x86-64-v4", THROUGH_EVAL, 100);
+}
+
+#if MICC_HAVE_LLVM
+Test(lower_dense, mixed_in_llvm)
+{
+  check_mixed("native", THROUGH_LLVM, 20);
+}
+#endif
 
 Test(lower_dense, interpreted_4_lanes)
 {
