@@ -142,12 +142,12 @@ static int scale_code(long double x, bool saturate)
 
 /* ---- integers */
 
-#define EACH_INT(X)                                                                                          \
-  X(DT_I8, int8_t)                                                                                           \
-  X(DT_U8, uint8_t)                                                                                          \
-  X(DT_I16, int16_t) X(DT_U16, uint16_t) X(DT_I32, int32_t) X(DT_U32, uint32_t) X(DT_I64, int64_t)           \
-      X(DT_U64, uint64_t) X(DT_I4, int8_t) X(DT_U4, uint8_t) X(DT_I2, int8_t) X(DT_U2, uint8_t)              \
-          X(DT_BOOL, uint8_t)
+/* clang-format off */
+#define EACH_INT(X)                                                                                         \
+  X(DT_I8, int8_t)   X(DT_U8, uint8_t)   X(DT_I16, int16_t) X(DT_U16, uint16_t) X(DT_I32, int32_t)          \
+  X(DT_U32, uint32_t) X(DT_I64, int64_t) X(DT_U64, uint64_t) X(DT_I4, int8_t)   X(DT_U4, uint8_t)           \
+  X(DT_I2, int8_t)   X(DT_U2, uint8_t)   X(DT_BOOL, uint8_t)
+/* clang-format on */
 
 int64_t dtype_get_int(DType t, const void *p)
 {

@@ -9,216 +9,49 @@
 #include <stdlib.h>
 
 #include "ir/graph_rules.h"
-
-/* ---- small steps over one text; each reports what it misses */
-
-typedef struct {
-  const char *p, *file;
-  uint32_t line;
-  Module *m;
-  Graph *g;               /* the open one */
-  bool braced;            /* it was opened by a brace */
-  ARRAY(uint32_t) number; /* of each value of g, growing */
-  Err *e;
-} Parser;
-
-static bool parse_fail(Parser *p, const char *what)
-{
-  return fail(p->e, "%s:%u: %s", p->file, p->line, what);
-}
-
-static bool plain_char(char c)
-{
-  return isalnum((unsigned char)c) || (c && strchr("_./:-", c));
-}
-
-static void skip_blanks(Parser *p)
-{
-  while (*p->p == ' ' || *p->p == '\t' || *p->p == '\r')
-    p->p++;
-}
-
-static bool at_end(Parser *p)
-{
-  skip_blanks(p);
-  return *p->p == 0 || *p->p == '\n' || *p->p == '#';
-}
-
-/* Takes the text if it comes next, and not as the beginning of a longer word. */
-static bool take(Parser *p, const char *s)
-{
-  size_t n = strlen(s);
-
-  skip_blanks(p);
-  if (strncmp(p->p, s, n) || (isalnum((unsigned char)s[n - 1]) && plain_char(p->p[n])))
-    return false;
-  p->p += n;
-  return true;
-}
-
-/* Characters of what comes next, for a message. */
-static int rest_len(const Parser *p)
-{
-  return (int)min64(20, (int64_t)strcspn(p->p, "\r\n"));
-}
-
-static bool expect(Parser *p, const char *s)
-{
-  if (take(p, s))
-    return true;
-  if (at_end(p))
-    return fail(p->e, "%s:%u: '%s' expected at the end of the line", p->file, p->line, s);
-  return fail(p->e, "%s:%u: '%s' expected at '%.*s'", p->file, p->line, s, rest_len(p), p->p);
-}
-
-static bool parse_int(Parser *p, int64_t lo, int64_t hi, int64_t *out)
-{
-  const char *s = p->p;
-  int64_t v = 0;
-
-  if (!isdigit((unsigned char)*s))
-    return parse_fail(p, "a number expected");
-  for (; isdigit((unsigned char)*s); s++)
-    if (__builtin_mul_overflow(v, 10, &v) || __builtin_add_overflow(v, *s - '0', &v))
-      return parse_fail(p, "the number is too large");
-  if (v < lo || v > hi)
-    return fail(p->e, "%s:%u: %lld is out of range, %lld to %lld are valid", p->file, p->line, (long long)v,
-                (long long)lo, (long long)hi);
-  p->p = s;
-  *out = v;
-  return true;
-}
-
-/* With a sign. */
-static bool parse_signed(Parser *p, int64_t *out)
-{
-  bool minus = *p->p == '-';
-
-  if (minus)
-    p->p++;
-  if (!parse_int(p, 0, INT64_MAX, out))
-    return false;
-  *out = minus ? -*out : *out;
-  return true;
-}
-
-static bool parse_u32(Parser *p, uint32_t hi, uint32_t *out)
-{
-  int64_t v = 0;
-
-  if (!parse_int(p, 0, hi, &v))
-    return false;
-  *out = (uint32_t)v;
-  return true;
-}
-
-static bool parse_number(Parser *p, double *out)
-{
-  char *end;
-
-  if (at_end(p))
-    return parse_fail(p, "a number expected");
-  *out = strtod(p->p, &end);
-  if (end == p->p)
-    return parse_fail(p, "a number expected");
-  p->p = end;
-  return true;
-}
-
-static bool parse_float(Parser *p, float *out)
-{
-  double v;
-
-  if (!parse_number(p, &v))
-    return false;
-  *out = (float)v;
-  return true;
-}
-
-static int hex_digit(char c)
-{
-  return isdigit((unsigned char)c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool parse_quoted(Parser *p, const char **out)
-{
-  Text t = {.arena = p->m->arena};
-
-  for (p->p++; *p->p != '"'; p->p++) {
-    char c = *p->p;
-    if (c == 0 || c == '\n')
-      return parse_fail(p, "the name has no closing quote");
-    if (c == '\\') {
-      int hi = p->p[1] == 'x' ? hex_digit(p->p[2]) : -1, lo = hi >= 0 ? hex_digit(p->p[3]) : -1;
-      if (lo < 0 || hi * 16 + lo == 0)
-        return parse_fail(p, "\\x01 to \\xff expected in a quoted name");
-      c = (char)(hi * 16 + lo);
-      p->p += 3;
-    }
-    text_add(&t, &c, 1);
-  }
-  p->p++;
-  *out = t.data ? t.data : "";
-  return true;
-}
-
-static bool parse_name(Parser *p, const char **out)
-{
-  const char *s;
-
-  skip_blanks(p);
-  if (*p->p == '"')
-    return parse_quoted(p, out);
-  for (s = p->p; plain_char(*s); s++)
-    ;
-  if (s == p->p)
-    return parse_fail(p, "a name expected");
-  *out = arena_strndup(p->m->arena, p->p, (size_t)(s - p->p));
-  p->p = s;
-  return true;
-}
+#include "ir/graph_scan.h"
 
 static bool parse_type(Parser *p, Type *t)
 {
   const char *s;
   Err why = {0};
 
-  skip_blanks(p);
+  scan_blanks(p);
   for (s = p->p; isalnum((unsigned char)*s) || *s == '_'; s++)
     ;
   int dtype = dtype_by_name(p->p, (size_t)(s - p->p));
   if (dtype < 0 || *s != '[')
-    return parse_fail(p, "a type expected, such as f32[2,3]");
+    return scan_fail(p, "a type expected, such as f32[2,3]");
   *t = (Type){.dtype = (DType)dtype};
   for (p->p = s + 1; *p->p != ']';) {
     if (t->rank == MAX_RANK)
-      return parse_fail(p, "too many dimensions");
-    if (!parse_int(p, p->g && !p->g->dense, INT64_MAX, &t->dim[t->rank++]))
+      return scan_fail(p, "too many dimensions");
+    if (!scan_int(p, p->g && !p->g->dense, INT64_MAX, &t->dim[t->rank++]))
       return false;
     if (*p->p == ',')
       p->p++;
     else if (*p->p != ']')
-      return parse_fail(p, "',' or ']' expected in a type");
+      return scan_fail(p, "',' or ']' expected in a type");
   }
   p->p++;
-  return type_check_dense(t, &why) || parse_fail(p, why.text);
+  return type_check_dense(t, &why) || scan_fail(p, why.text);
 }
 
 /* ---- attributes */
 
 static bool parse_attr_name(Parser *p, Node *n)
 {
-  skip_blanks(p);
-  if (at_end(p) || *p->p == '@')
+  scan_blanks(p);
+  if (scan_end(p) || *p->p == '@')
     return true;
-  return parse_name(p, &n->attr.name);
+  return scan_name(p, &n->attr.name);
 }
 
 static bool parse_tensor(Parser *p, Node *n)
 {
   const char *name;
 
-  if (!parse_name(p, &name))
+  if (!scan_name(p, &name))
     return false;
   for (uint32_t i = 0; i < p->m->weights.len; i++)
     if (!strcmp(p->m->weights.data[i].name, name)) {
@@ -232,7 +65,7 @@ static bool parse_state(Parser *p, Node *n)
 {
   const char *name;
 
-  if (!parse_name(p, &name))
+  if (!scan_name(p, &name))
     return false;
   for (uint32_t i = 0; i < p->m->states.len; i++)
     if (!strcmp(p->m->states.data[i].name, name)) {
@@ -244,21 +77,21 @@ static bool parse_state(Parser *p, Node *n)
 
 static bool parse_value(Parser *p, Node *n)
 {
-  return parse_number(p, &n->attr.value);
+  return scan_number(p, &n->attr.value);
 }
 
 static bool parse_eps(Parser *p, Node *n)
 {
-  return expect(p, "eps=") && parse_number(p, &n->attr.eps);
+  return scan_expect(p, "eps=") && scan_number(p, &n->attr.eps);
 }
 
 static bool parse_perm(Parser *p, Node *n)
 {
-  bool ok = expect(p, "perm=");
+  bool ok = scan_expect(p, "perm=");
 
   for (uint32_t i = 0; ok && i < n->type.rank; i++) {
     uint32_t v = 0;
-    ok = (i == 0 || expect(p, ",")) && parse_u32(p, MAX_RANK - 1, &v);
+    ok = (i == 0 || scan_expect(p, ",")) && scan_u32(p, MAX_RANK - 1, &v);
     n->attr.perm[i] = (uint8_t)v;
   }
   return ok;
@@ -266,44 +99,44 @@ static bool parse_perm(Parser *p, Node *n)
 
 static bool parse_slice(Parser *p, Node *n)
 {
-  return expect(p, "axis=") && parse_u32(p, MAX_RANK - 1, &n->attr.slice.axis) && expect(p, "start=") &&
-         parse_int(p, 0, INT64_MAX, &n->attr.slice.start) && expect(p, "count=") &&
-         parse_int(p, 0, INT64_MAX, &n->attr.slice.count) &&
-         (!take(p, "step=") || parse_signed(p, &n->attr.slice.step));
+  return scan_expect(p, "axis=") && scan_u32(p, MAX_RANK - 1, &n->attr.slice.axis) &&
+         scan_expect(p, "start=") && scan_int(p, 0, INT64_MAX, &n->attr.slice.start) &&
+         scan_expect(p, "count=") && scan_int(p, 0, INT64_MAX, &n->attr.slice.count) &&
+         (!scan_take(p, "step=") || scan_signed(p, &n->attr.slice.step));
 }
 
 static bool parse_axis(Parser *p, Node *n)
 {
-  return expect(p, "axis=") && parse_u32(p, MAX_RANK - 1, &n->attr.axis);
+  return scan_expect(p, "axis=") && scan_u32(p, MAX_RANK - 1, &n->attr.axis);
 }
 
 static bool parse_rope(Parser *p, Node *n)
 {
-  return expect(p, "rope=") && parse_u32(p, UINT32_MAX, &n->attr.rope);
+  return scan_expect(p, "rope=") && scan_u32(p, UINT32_MAX, &n->attr.rope);
 }
 
 static bool parse_style(Parser *p, Node *n)
 {
-  if (!expect(p, "style="))
+  if (!scan_expect(p, "style="))
     return false;
-  n->attr.interleaved = take(p, "interleaved");
-  return n->attr.interleaved || expect(p, "halves");
+  n->attr.interleaved = scan_take(p, "interleaved");
+  return n->attr.interleaved || scan_expect(p, "halves");
 }
 
 static bool parse_attention(Parser *p, Node *n)
 {
-  return expect(p, "scale=") && parse_float(p, &n->attr.attention.scale) &&
-         (!take(p, "window=") || parse_int(p, 1, INT64_MAX, &n->attr.attention.window)) &&
-         (!take(p, "softcap=") || parse_float(p, &n->attr.attention.softcap));
+  return scan_expect(p, "scale=") && scan_float(p, &n->attr.attention.scale) &&
+         (!scan_take(p, "window=") || scan_int(p, 1, INT64_MAX, &n->attr.attention.window)) &&
+         (!scan_take(p, "softcap=") || scan_float(p, &n->attr.attention.softcap));
 }
 
 static bool parse_axes(Parser *p, Node *n)
 {
-  if (!expect(p, "axes="))
+  if (!scan_expect(p, "axes="))
     return false;
-  for (bool more = isdigit((unsigned char)*p->p); more; more = take(p, ",")) {
+  for (bool more = isdigit((unsigned char)*p->p); more; more = scan_take(p, ",")) {
     uint32_t d = 0;
-    if (!parse_u32(p, MAX_RANK - 1, &d))
+    if (!scan_u32(p, MAX_RANK - 1, &d))
       return false;
     n->attr.axes |= 1u << d;
   }
@@ -312,18 +145,18 @@ static bool parse_axes(Parser *p, Node *n)
 
 static bool parse_arg(Parser *p, Node *n)
 {
-  if (!expect(p, "axis=") || !parse_u32(p, MAX_RANK - 1, &n->attr.arg.axis))
+  if (!scan_expect(p, "axis=") || !scan_u32(p, MAX_RANK - 1, &n->attr.arg.axis))
     return false;
-  n->attr.arg.last = take(p, "last");
+  n->attr.arg.last = scan_take(p, "last");
   return true;
 }
 
 static bool parse_scan(Parser *p, Node *n)
 {
-  if (!expect(p, "axis=") || !parse_u32(p, MAX_RANK - 1, &n->attr.scan.axis))
+  if (!scan_expect(p, "axis=") || !scan_u32(p, MAX_RANK - 1, &n->attr.scan.axis))
     return false;
-  n->attr.scan.exclusive = take(p, "exclusive");
-  n->attr.scan.reverse = take(p, "reverse");
+  n->attr.scan.exclusive = scan_take(p, "exclusive");
+  n->attr.scan.reverse = scan_take(p, "reverse");
   return true;
 }
 
@@ -333,10 +166,10 @@ static bool parse_list(Parser *p, int64_t *v, uint32_t max, uint32_t *n)
   *n = 0;
   do {
     if (*n == max)
-      return parse_fail(p, "too many numbers");
-    if (!parse_signed(p, &v[(*n)++]))
+      return scan_fail(p, "too many numbers");
+    if (!scan_signed(p, &v[(*n)++]))
       return false;
-  } while (take(p, ","));
+  } while (scan_take(p, ","));
   return true;
 }
 
@@ -344,31 +177,31 @@ static bool parse_pad(Parser *p, Node *n)
 {
   uint32_t count = 0;
 
-  if (!expect(p, "lo="))
+  if (!scan_expect(p, "lo="))
     return false;
   if (n->type.rank && !parse_list(p, n->attr.pad.lo, n->type.rank, &count))
     return false;
-  return count == n->type.rank || parse_fail(p, "a number for each dimension expected");
+  return count == n->type.rank || scan_fail(p, "a number for each dimension expected");
 }
 
 static bool parse_scatter(Parser *p, Node *n)
 {
-  if (!expect(p, "reduce="))
+  if (!scan_expect(p, "reduce="))
     return false;
   for (int i = 0; i <= SCATTER_MIN; i++)
-    if (take(p, graph_scatter_name[i])) {
+    if (scan_take(p, graph_scatter_name[i])) {
       n->attr.reduce = (ScatterReduce)i;
       return true;
     }
-  return parse_fail(p, "none, add, mul, max or min expected");
+  return scan_fail(p, "none, add, mul, max or min expected");
 }
 
 static bool parse_topk(Parser *p, Node *n)
 {
-  if (!expect(p, "count=") || !parse_int(p, 0, INT64_MAX, &n->attr.topk.count))
+  if (!scan_expect(p, "count=") || !scan_int(p, 0, INT64_MAX, &n->attr.topk.count))
     return false;
-  n->attr.topk.largest = take(p, "largest");
-  return n->attr.topk.largest || expect(p, "smallest");
+  n->attr.topk.largest = scan_take(p, "largest");
+  return n->attr.topk.largest || scan_expect(p, "smallest");
 }
 
 /* A list for each spatial dimension, or what is usual for all. */
@@ -378,10 +211,10 @@ static bool parse_spatial(Parser *p, const char *key, int64_t *v, uint32_t spati
 
   for (uint32_t i = 0; i < spatial; i++)
     v[i] = usual;
-  if (!take(p, key))
+  if (!scan_take(p, key))
     return true;
   return parse_list(p, v, spatial, &n) &&
-         (n == spatial || parse_fail(p, "a number for each spatial dimension expected"));
+         (n == spatial || scan_fail(p, "a number for each spatial dimension expected"));
 }
 
 static bool parse_window(Parser *p, Node *n)
@@ -389,17 +222,17 @@ static bool parse_window(Parser *p, Node *n)
   Window *w = &n->attr.window;
 
   w->group = 1;
-  return expect(p, "kernel=") && parse_list(p, w->kernel, MAX_SPATIAL, &w->spatial) &&
+  return scan_expect(p, "kernel=") && parse_list(p, w->kernel, MAX_SPATIAL, &w->spatial) &&
          parse_spatial(p, "stride=", w->stride, w->spatial, 1) &&
          parse_spatial(p, "dilation=", w->dilation, w->spatial, 1) &&
          parse_spatial(p, "lo=", w->pad_lo, w->spatial, 0) &&
          parse_spatial(p, "hi=", w->pad_hi, w->spatial, 0) &&
-         (!take(p, "group=") || parse_int(p, 1, INT64_MAX, &w->group));
+         (!scan_take(p, "group=") || scan_int(p, 1, INT64_MAX, &w->group));
 }
 
 static bool parse_saturate(Parser *p, Node *n)
 {
-  n->attr.saturate = take(p, "saturate");
+  n->attr.saturate = scan_take(p, "saturate");
   return true;
 }
 
@@ -433,14 +266,14 @@ static bool parse_integer(Parser *p, int64_t *out)
 {
   char *end;
 
-  skip_blanks(p);
+  scan_blanks(p);
   bool minus = *p->p == '-';
   if (!isdigit((unsigned char)p->p[minus]))
-    return parse_fail(p, "an integer expected");
+    return scan_fail(p, "an integer expected");
   errno = 0;
   *out = minus ? strtoll(p->p, &end, 10) : (int64_t)strtoull(p->p, &end, 10);
   if (errno)
-    return parse_fail(p, "the number is too large");
+    return scan_fail(p, "the number is too large");
   p->p = end;
   return true;
 }
@@ -456,7 +289,7 @@ static bool parse_element(Parser *p, DType t, void *dst)
     dtype_put_int(t, dst, i);
     return true;
   }
-  if (!parse_number(p, &v))
+  if (!scan_number(p, &v))
     return false;
   dtype_put(t, dst, (long double)v, true);
   return true;
@@ -470,8 +303,8 @@ static bool parse_values(Parser *p, Weight *w)
   int64_t n = type_count(&w->type);
 
   if (!dtype_is_element(w->type.dtype))
-    return parse_fail(p, "blocks cannot be given as values");
-  while (!at_end(p))
+    return scan_fail(p, "blocks cannot be given as values");
+  while (!scan_end(p))
     if (!parse_element(p, w->type.dtype, PUSH(p->m->arena, got)))
       return false;
   if (got.len != n)
@@ -488,13 +321,13 @@ static bool parse_weight_line(Parser *p)
 {
   Weight w = {0};
 
-  if (!parse_name(p, &w.name) || !parse_type(p, &w.type))
+  if (!scan_name(p, &w.name) || !parse_type(p, &w.type))
     return false;
   for (uint32_t i = 0; i < p->m->weights.len; i++)
     if (!strcmp(p->m->weights.data[i].name, w.name))
       return fail(p->e, "%s:%u: weight '%s' is declared twice", p->file, p->line, w.name);
   w.bytes = dtype_bytes(w.type.dtype, (uint64_t)type_count(&w.type));
-  if (take(p, "=") && !parse_values(p, &w))
+  if (scan_take(p, "=") && !parse_values(p, &w))
     return false;
   *PUSH(p->m->arena, p->m->weights) = w;
   return true;
@@ -504,7 +337,7 @@ static bool parse_state_line(Parser *p)
 {
   State s = {0};
 
-  if (!parse_name(p, &s.name) || !parse_type(p, &s.type))
+  if (!scan_name(p, &s.name) || !parse_type(p, &s.type))
     return false;
   for (uint32_t i = 0; i < p->m->states.len; i++)
     if (!strcmp(p->m->states.data[i].name, s.name))
@@ -519,17 +352,17 @@ static bool parse_rope_line(Parser *p)
   uint32_t index;
   ARRAY(uint32_t) step = {0};
 
-  skip_blanks(p);
-  if (!parse_u32(p, UINT32_MAX, &index) || !expect(p, "half"))
+  scan_blanks(p);
+  if (!scan_u32(p, UINT32_MAX, &index) || !scan_expect(p, "half"))
     return false;
   if (index != p->m->ropes.len)
     return fail(p->e, "%s:%u: rope %u expected", p->file, p->line, p->m->ropes.len);
-  skip_blanks(p);
-  if (!parse_u32(p, 1 << 16, &r.half) || !expect(p, "magnitude") || !parse_float(p, &r.magnitude) ||
-      !expect(p, "step"))
+  scan_blanks(p);
+  if (!scan_u32(p, 1 << 16, &r.half) || !scan_expect(p, "magnitude") || !scan_float(p, &r.magnitude) ||
+      !scan_expect(p, "step"))
     return false;
-  while (!at_end(p)) /* the list's own length bounds memory, not the stated one */
-    if (!parse_u32(p, UINT32_MAX, PUSH(p->m->arena, step)))
+  while (!scan_end(p)) /* the list's own length bounds memory, not the stated one */
+    if (!scan_u32(p, UINT32_MAX, PUSH(p->m->arena, step)))
       return false;
   if (step.len != r.half || !r.half)
     return fail(p->e, "%s:%u: %u steps, but half is %u", p->file, p->line, step.len, r.half);
@@ -552,20 +385,20 @@ static bool parse_graph_line(Parser *p)
   int64_t tokens;
 
   if (p->g && p->braced)
-    return parse_fail(p, "a graph inside a graph: '}' expected");
-  if (!parse_name(p, &name))
+    return scan_fail(p, "a graph inside a graph: '}' expected");
+  if (!scan_name(p, &name))
     return false;
-  if (take(p, "dense")) {
-    if (!expect(p, "{"))
+  if (scan_take(p, "dense")) {
+    if (!scan_expect(p, "{"))
       return false;
     open_graph(p, name, 1, true);
     p->g->dense = true;
     return true;
   }
-  if (!expect(p, "tokens"))
+  if (!scan_expect(p, "tokens"))
     return false;
-  skip_blanks(p);
-  if (!parse_int(p, 1, 1 << 30, &tokens) || !expect(p, "{"))
+  scan_blanks(p);
+  if (!scan_int(p, 1, 1 << 30, &tokens) || !scan_expect(p, "{"))
     return false;
   open_graph(p, name, tokens, true);
   return true;
@@ -590,7 +423,7 @@ static bool parse_op(Parser *p, Op *op)
 {
   const char *name;
 
-  if (!parse_name(p, &name))
+  if (!scan_name(p, &name))
     return false;
   for (int i = OP_none + 1; i < OP_COUNT; i++)
     if (!strcmp(op_info[i].name, name)) {
@@ -604,20 +437,20 @@ typedef ARRAY(Val) ValList;
 
 static bool parse_inputs(Parser *p, ValList *in)
 {
-  for (skip_blanks(p); *p->p == '%'; skip_blanks(p)) {
+  for (scan_blanks(p); *p->p == '%'; scan_blanks(p)) {
     uint32_t number;
     p->p++;
-    if (!parse_u32(p, UINT32_MAX, &number))
+    if (!scan_u32(p, UINT32_MAX, &number))
       return false;
     Val v = find_value(p, number);
     if (!v)
       return fail(p->e, "%s:%u: %%%u is not defined before", p->file, p->line, number);
     *PUSH(p->m->arena, *in) = v;
-    if (!take(p, ","))
+    if (!scan_take(p, ","))
       return true;
-    skip_blanks(p);
+    scan_blanks(p);
     if (*p->p != '%')
-      return parse_fail(p, "a value expected after ','");
+      return scan_fail(p, "a value expected after ','");
   }
   return true;
 }
@@ -625,13 +458,13 @@ static bool parse_inputs(Parser *p, ValList *in)
 /* `@launch` and `# place`; what follows the place is a comment */
 static bool parse_tail(Parser *p, Node *n)
 {
-  if (take(p, "@") && !parse_u32(p, UINT32_MAX, &n->launch))
+  if (scan_take(p, "@") && !scan_u32(p, UINT32_MAX, &n->launch))
     return false;
-  skip_blanks(p);
+  scan_blanks(p);
   if (*p->p == '#') {
     p->p++;
-    skip_blanks(p);
-    if ((plain_char(*p->p) || *p->p == '"') && !parse_name(p, &n->from))
+    scan_blanks(p);
+    if (scan_at_name(p) && !scan_name(p, &n->from))
       return false;
     p->p += strcspn(p->p, "\n");
   }
@@ -644,7 +477,7 @@ static bool add_parsed(Parser *p, const Node *n, const ValList *in, uint32_t num
   Err why = {0};
 
   if (!graph_infer(p->g, n->op, in->data, in->len, &n->attr, &t, &why))
-    return parse_fail(p, why.text);
+    return scan_fail(p, why.text);
   if (!type_eq(&t, &n->type)) {
     Text s = {.arena = p->m->arena};
     type_print(&t, &s);
@@ -665,11 +498,11 @@ static bool parse_node_line(Parser *p)
 
   if (!p->g)
     open_graph(p, "main", 1, false);
-  if (!parse_u32(p, UINT32_MAX, &number))
+  if (!scan_u32(p, UINT32_MAX, &number))
     return false;
   if (number <= p->number.data[p->number.len - 1])
-    return parse_fail(p, "the numbers of values must grow");
-  if (!expect(p, "=") || !parse_op(p, &n.op) || !parse_type(p, &n.type) || !parse_inputs(p, &in))
+    return scan_fail(p, "the numbers of values must grow");
+  if (!scan_expect(p, "=") || !parse_op(p, &n.op) || !parse_type(p, &n.type) || !parse_inputs(p, &in))
     return false;
   if (attr_parse[op_info[n.op].attr] && !attr_parse[op_info[n.op].attr](p, &n))
     return false;
@@ -679,41 +512,41 @@ static bool parse_node_line(Parser *p)
 static bool close_graph(Parser *p)
 {
   if (!p->g || !p->braced)
-    return parse_fail(p, "'}' without a graph");
+    return scan_fail(p, "'}' without a graph");
   p->g = NULL;
   return true;
 }
 
 static bool parse_line(Parser *p)
 {
-  if (take(p, "%"))
+  if (scan_take(p, "%"))
     return parse_node_line(p);
-  if (take(p, "}"))
+  if (scan_take(p, "}"))
     return close_graph(p);
-  if (take(p, "graph"))
+  if (scan_take(p, "graph"))
     return parse_graph_line(p);
-  if (take(p, "weight"))
+  if (scan_take(p, "weight"))
     return parse_weight_line(p);
-  if (take(p, "state"))
+  if (scan_take(p, "state"))
     return parse_state_line(p);
-  if (take(p, "rope"))
+  if (scan_take(p, "rope"))
     return parse_rope_line(p);
-  return parse_fail(p, "weight, state, rope, graph or a value expected");
+  return scan_fail(p, "weight, state, rope, graph or a value expected");
 }
 
 static bool parse_lines(Parser *p)
 {
   for (p->line = 1;; p->line++) {
-    if (!at_end(p) && !parse_line(p))
+    if (!scan_end(p) && !parse_line(p))
       return false;
-    if (!at_end(p))
-      return fail(p->e, "%s:%u: '%.*s' is left over", p->file, p->line, rest_len(p), p->p);
+    if (!scan_end(p))
+      return fail(p->e, "%s:%u: '%.*s' is left over", p->file, p->line, scan_rest(p), p->p);
     p->p += strcspn(p->p, "\n");
     if (!*p->p)
       break;
     p->p++;
   }
-  return !(p->g && p->braced) || parse_fail(p, "the graph has no '}'");
+  return !(p->g && p->braced) || scan_fail(p, "the graph has no '}'");
 }
 
 Module *module_parse(Arena *a, const char *text, const char *file, Err *e)
