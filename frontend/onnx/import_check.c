@@ -108,9 +108,9 @@ static void describe(const Missing *m, Text *out)
 {
   const char *name = m->first->name[0] ? m->first->name : m->first->n_outputs ? m->first->outputs[0] : "";
 
-  text_printf(out, "%s (%s opset %lld, %u node%s, first '%s')", m->first->op_type,
+  text_printf(out, "%.64s (%.64s opset %lld, %u node%s, first '%.48s%s')", m->first->op_type,
               m->first->domain[0] ? m->first->domain : "ai.onnx", (long long)m->opset, m->count,
-              m->count > 1 ? "s" : "", name);
+              m->count > 1 ? "s" : "", name, strlen(name) > 48 ? ".." : "");
 }
 
 bool import_check_ops(Import *im, bool branches)

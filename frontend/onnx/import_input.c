@@ -1,7 +1,7 @@
 /* import_input.c - the model's inputs: numbers for free dimensions (--shape), constants for fixed inputs (--fix).
  *
  * A free dimension takes, in this order: what --shape says for the input, what --shape says for the dimension's name,
- * what another input gave to that name; a free batch, the first dimension, becomes 1. All that stay free are an error. */
+ * what another input gave to that name; a free batch becomes 1. All that stay free are an error. */
 #include "frontend/onnx/import_scope.h"
 
 #include <errno.h>
@@ -76,14 +76,16 @@ static bool symbol(const Inputs *s, const char *name, int64_t *value)
   return false;
 }
 
+/* 1x3xHx?: numbers where they are known, names of the others. */
 static const char *shape_text(Inputs *s, const OnnxType *t)
 {
   Text out = {.arena = s->im->arena};
 
   for (uint32_t i = 0; i < t->n_dims; i++) {
+    int64_t value = t->dims[i]->value;
     text_printf(&out, "%s", i ? "x" : "");
-    if (t->dims[i]->value >= 0)
-      text_printf(&out, "%lld", (long long)t->dims[i]->value);
+    if (value >= 0 || symbol(s, t->dims[i]->param, &value))
+      text_printf(&out, "%lld", (long long)value);
     else
       text_printf(&out, "%s", t->dims[i]->param && t->dims[i]->param[0] ? t->dims[i]->param : "?");
   }
@@ -158,6 +160,12 @@ static bool elem_type(Inputs *s, const OnnxValueInfo *v, DType *out)
                  info->name);
 }
 
+/* The first dimension, and the second of a recurrent state [layers, batch, size]. */
+static bool is_batch(const OnnxType *t, uint32_t i)
+{
+  return i == 0 || (i == 1 && t->n_dims == 3 && t->dims[0]->value > 1 && t->dims[2]->value > 1);
+}
+
 /* The number of a dimension that the model leaves free, or -1 where nobody gave one. */
 static int64_t free_dim(Inputs *s, const OnnxValueInfo *v, uint32_t i)
 {
@@ -166,10 +174,10 @@ static int64_t free_dim(Inputs *s, const OnnxValueInfo *v, uint32_t i)
 
   if (name && !name[0])
     name = NULL;
-  if (symbol(s, name, &value) || i != 0)
+  if (symbol(s, name, &value) || !is_batch(v->type, i))
     return value;
   im_note(s->im, "input '%s': the free dimension %s is taken as 1 (another: --shape %s)", v->name,
-          name ? name : "0",
+          name ? name : arena_printf(s->im->arena, "%u", i),
           name ? arena_printf(s->im->arena, "%s=NUMBER", name)
                : arena_printf(s->im->arena, "%s=%s", v->name, shape_text(s, v->type)));
   if (name)

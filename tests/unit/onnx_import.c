@@ -145,6 +145,8 @@ static const Good good[] = {
      "f32[4] = 0.5 1 2 3"},
     {MODEL(NODE("Relu", "1'x'", "2'y'") IN("x", 1, DIM(3) FREE("N")) IN("z", 1, FREE("N")) OUT("y")), "",
      "input f32[3,1] x\ninput f32[1] z"},
+    {MODEL(NODE("Relu", "1'x'", "2'y'") IN("x", 1, DIM(2) "1{ } " DIM(128)) OUT("y")), "",
+     "input f32[2,1,128] x"},
     /* outputs that are inputs or constants */
     {MODEL(NODE("Identity", "1'x'", "2'y'") X4 OUT("x") OUT("y")), "",
      "output f32[4] %1 x\noutput f32[4] %1 y"},
