@@ -18,6 +18,7 @@ typedef struct {
   uint16_t xp, wp;
   bool panels; /* constant weights; else they are read where they lie */
   InputKind kind;
+  KVal panel[WALK_MAX_VECS];            /* idx: where each panel of the block starts */
   int64_t in_group, out_group, columns; /* columns: kernel places times in_group */
 } Conv;
 
@@ -49,12 +50,12 @@ static KVal weights(Conv *c, KVal tap, int64_t dtap, unsigned i)
 {
   Kernel *k = c->w.k;
   DType t = graph_node(c->w.d->g, c->weight)->type.dtype;
-  int64_t row = (int64_t)i * c->w.lanes, panel = c->columns * PANEL_ROWS;
+  int64_t row = (int64_t)i * c->w.lanes;
 
   if (!c->panels)
     return loose_weights(c, tap, dtap, i);
-  KVal at = idx_add(k, idx_mul(k, c->w.ob, c->w.block / PANEL_ROWS * panel), idx_mul(k, tap, PANEL_ROWS));
-  int64_t off = row / PANEL_ROWS * panel + dtap * PANEL_ROWS + row % PANEL_ROWS;
+  KVal at = idx_add(k, c->panel[row / PANEL_ROWS], idx_mul(k, tap, PANEL_ROWS));
+  int64_t off = dtap * PANEL_ROWS + row % PANEL_ROWS;
   return widened(c, t, c->wp, dense_memory(t), c->w.lanes, at, off);
 }
 
@@ -191,6 +192,21 @@ static void init(Conv *c, DenseLower *d, Val v)
   c->kind = input_kind(c);
 }
 
+/* The last block may have fewer panels: what is behind them repeats the last. */
+static void find_panels(Conv *c)
+{
+  Kernel *k = c->w.k;
+  int64_t each = (c->w.block + PANEL_ROWS - 1) / PANEL_ROWS,
+          all = (c->w.outputs + PANEL_ROWS - 1) / PANEL_ROWS;
+
+  for (int64_t i = 0; i < each; i++) {
+    KVal p = idx_add(k, idx_mul(k, c->w.ob, each), k_idx(k, i));
+    if (i && c->w.blocks * each > all)
+      p = k_op2(k, K_min, p, k_idx(k, all - 1));
+    c->panel[i] = idx_mul(k, p, c->columns * PANEL_ROWS);
+  }
+}
+
 /* Grid order: blocks of channels of one row follow each other, so that the row stays in the cache; unless the weights are
  * the larger part. */
 static void position(Conv *c, int64_t batch)
@@ -209,6 +225,7 @@ static void position(Conv *c, int64_t batch)
     c->w.ob = k_op2(k, K_div, g, k_idx(k, rows));
     g = k_op2(k, K_rem, g, k_idx(k, rows));
   }
+  find_panels(c);
   walk_position(w, g);
   w->x = idx_add(k, idx_mul(k, w->batch, c->place->stride[0]), k_idx(k, c->place->offset));
   if (c->kind == INPUT_EACH)
