@@ -267,7 +267,11 @@ static Module *copy_module(Verify *c)
   Module *m = NEW(&c->arena, Module);
 
   *m = *c->module;
+  m->weights.data = arena_copy(&c->arena, m->weights.data, m->weights.len * sizeof *m->weights.data);
+  m->weights.cap = m->weights.len;
   m->graphs.data = arena_copy(&c->arena, m->graphs.data, m->graphs.len * sizeof *m->graphs.data);
+  m->graphs.data[0] = arena_copy(&c->arena, m->graphs.data[0], sizeof(Graph));
+  m->graphs.data[0]->module = m;
   return m;
 }
 
@@ -275,11 +279,9 @@ static Module *copy_module(Verify *c)
 static Module *with_all_outputs(Verify *c, Val *nodes, uint32_t *n)
 {
   Module *m = copy_module(c);
-  Graph *from = m->graphs.data[0], *g = NEW(&c->arena, Graph);
+  Graph *g = m->graphs.data[0];
+  const Graph *from = c->module->graphs.data[0];
 
-  *g = *from;
-  g->module = m;
-  m->graphs.data[0] = g;
   g->nodes.data = arena_copy(&c->arena, from->nodes.data, from->nodes.len * sizeof *from->nodes.data);
   g->nodes.cap = from->nodes.len;
   g->edges.data = arena_copy(&c->arena, from->edges.data, (from->edges.len + 1) * sizeof *from->edges.data);
