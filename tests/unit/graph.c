@@ -182,6 +182,32 @@ Test(graph, changed_text)
   arena_free(&a);
 }
 
+/* The text of a dense graph with every op, from the cases. */
+static const char *dense_sample(Arena *a)
+{
+  char *text = read_file(a, MICC_SOURCE_DIR "/tests/cases/graph/dense.txt"), *end = strstr(text, "---\n");
+
+  cr_assert(end);
+  *end = 0;
+  return text;
+}
+
+Test(graph, changed_dense_text)
+{
+  static const char with[] = " %@#={}[],.-0919x\n\"\\8";
+  Arena a = {0};
+  const char *text = dense_sample(&a);
+  Rng r = {11};
+
+  for (int i = 0; i < 3000; i++) {
+    char *copy = arena_strdup(&a, text);
+    for (uint32_t k = 0; k <= rng_below(&r, 3); k++)
+      copy[rng_below(&r, (uint32_t)strlen(text))] = with[rng_below(&r, sizeof with - 1)];
+    try_text(copy);
+  }
+  arena_free(&a);
+}
+
 /* ---- verifier: damage that text cannot express */
 
 static Graph *small_graph(Arena *a)
