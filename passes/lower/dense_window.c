@@ -173,27 +173,43 @@ static uint32_t valid_pixels(const Walk *w, const Tile *t, int64_t kw)
   return mask;
 }
 
-static void columns_unrolled(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
+static void column(Walk *w, const Tile *t, int64_t kw, KVal x, KVal tap, Acc *acc)
 {
-  KVal c = k_idx(w->k, 0);
-  Acc body = *acc;
-  bool loop = w->channels > 1;
+  uint32_t valid = valid_pixels(w, t, kw);
 
-  if (loop) {
-    c = enter(w, t, c, k_idx(w->k, w->channels), acc);
-    body = *acc;
-    x = idx_add(w->k, x, idx_mul(w->k, c, w->x_channel));
-    tap = idx_add(w->k, tap, c);
-  }
-  for (int64_t kw = 0; kw < w->kernel[2]; kw++) {
-    uint32_t valid = valid_pixels(w, t, kw);
-    if (valid)
-      w->step(w, x, kw * w->dilation[2] * w->x_stride[2], tap, kw * w->channels, valid, &body);
-  }
-  if (loop)
+  if (valid)
+    w->step(w, x, kw * w->dilation[2] * w->x_stride[2], tap, kw * w->channels, valid, acc);
+}
+
+/* One loop over the channels for each kernel column: in one loop for all, an input that several columns meet would be
+ * kept for the next, and the sums driven out of the registers. */
+static void columns_apart(Walk *w, const Tile *t, int64_t lo, int64_t hi, KVal x, KVal tap, Acc *acc)
+{
+  Kernel *k = w->k;
+
+  for (int64_t kw = lo; kw < hi; kw++) {
+    if (!valid_pixels(w, t, kw))
+      continue;
+    KVal c = enter(w, t, k_idx(k, 0), k_idx(k, w->channels), acc);
+    Acc body = *acc;
+    column(w, t, kw, idx_add(k, x, idx_mul(k, c, w->x_channel)), idx_add(k, tap, c), &body);
     leave(w, t, &body);
-  else
-    *acc = body;
+  }
+}
+
+/* Few channels: no loop at all. */
+static void columns_between(Walk *w, const Tile *t, int64_t lo, int64_t hi, KVal x, KVal tap, Acc *acc)
+{
+  enum { FEW = 4 };
+  Kernel *k = w->k;
+
+  if (w->channels > FEW) {
+    columns_apart(w, t, lo, hi, x, tap, acc);
+    return;
+  }
+  for (int64_t kw = lo; kw < hi; kw++)
+    for (int64_t c = 0; c < w->channels; c++)
+      column(w, t, kw, idx_add(k, x, k_idx(k, c * w->x_channel)), idx_add(k, tap, k_idx(k, c)), acc);
 }
 
 /* Kernel columns lo .. hi - 1, all pixels inside the input. Where columns and channels lie side by side, they are one
@@ -247,6 +263,25 @@ static void kernel_range(const Walk *w, uint32_t dim, KVal i, KVal *lo, KVal *hi
   *hi = end >= w->in[dim] ? cut(w, dim, i, w->in[dim], n) : k_idx(w->k, n);
 }
 
+/* A tile at a known place at an edge of a wide kernel: columns that all pixels meet are a loop, the others, as many as the
+ * tile has pixels at most, stand apart. */
+static void columns_at_edge(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
+{
+  uint32_t all = (1u << t->n) - 1;
+  Kernel *k = w->k;
+
+  for (int64_t kw = 0, end; kw < w->kernel[2]; kw = end) {
+    end = kw + 1;
+    if (valid_pixels(w, t, kw) != all) {
+      columns_between(w, t, kw, end, x, tap, acc);
+      continue;
+    }
+    while (end < w->kernel[2] && valid_pixels(w, t, end) == all)
+      end++;
+    columns_loop(w, t, x, tap, k_idx(k, kw), k_idx(k, end), acc);
+  }
+}
+
 static void along_row(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
 {
   Kernel *k = w->k;
@@ -255,7 +290,11 @@ static void along_row(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
   KVal lo = k_idx(k, 0), hi = k_idx(k, w->kernel[2]);
 
   if (few && !(t->interior && joined)) {
-    columns_unrolled(w, t, x, tap, acc);
+    columns_between(w, t, 0, w->kernel[2], x, tap, acc);
+    return;
+  }
+  if (!t->interior && !t->column) {
+    columns_at_edge(w, t, x, tap, acc);
     return;
   }
   if (!t->interior)
@@ -325,9 +364,9 @@ static void interior(const Walk *w, int64_t *lo, int64_t *hi)
 }
 
 /* Pixels from .. to - 1 at an edge. */
-static void edge(Walk *w, int64_t from, int64_t to, KVal first)
+static void edge(Walk *w, int64_t from, int64_t to, bool tiles, KVal first)
 {
-  if (w->kernel[2] <= WALK_UNROLL) {
+  if (tiles) {
     for (int64_t at = from; at < to; at += w->tile) {
       int64_t left = to - at;
       Tile t = {.at = at, .n = left < w->tile ? (unsigned)left : w->tile};
@@ -346,12 +385,14 @@ static void edge(Walk *w, int64_t from, int64_t to, KVal first)
 void walk_row(Walk *w, KVal first)
 {
   int64_t lo, hi, step = w->tile;
-  bool few = w->kernel[2] <= WALK_UNROLL;
+  bool few;
 
   interior(w, &lo, &hi);
+  few = w->kernel[2] <= WALK_UNROLL ||
+        (w->kernel[2] <= WALK_WIDE && (lo + w->out[2] - hi + 2 * step - 2) / step <= WALK_EDGES);
   if (few) /* edge tiles are whole ones, that reach inside */
     lo = lo ? min64((lo + step - 1) / step * step, w->out[2]) : 0;
-  edge(w, 0, lo, first);
+  edge(w, 0, lo, few, first);
   int64_t tiles = hi > lo ? (hi - lo) / step : 0, end = lo + tiles * step;
   if (tiles > 1) {
     Tile t = {.n = w->tile, .interior = true};
@@ -367,5 +408,5 @@ void walk_row(Walk *w, KVal first)
     do_tile(w, &t, first);
     end = hi;
   }
-  edge(w, end, w->out[2], first);
+  edge(w, end, w->out[2], few, first);
 }

@@ -5,7 +5,9 @@
 
 #include "passes/lower/dense.h"
 
-enum { WALK_MAX_TILE = 16, WALK_MAX_VECS = 8, WALK_UNROLL = 7 /* kernel columns that are unrolled */ };
+enum { WALK_MAX_TILE = 16, WALK_MAX_VECS = 8, WALK_UNROLL = 7, WALK_WIDE = 64, WALK_EDGES = 6 };
+/* WALK_UNROLL: kernel columns that are unrolled; up to WALK_WIDE of them, if the edges are at most WALK_EDGES tiles, these
+ * are unrolled. */
 
 /* Values of a tile: [pixel][vector of channels]. */
 typedef struct {
