@@ -138,10 +138,35 @@ KVal dense_pack(Kernel *k, const KVal *scalar, unsigned n)
   return k_shuffle(k, k_splat(k, pair, scalar[0]), k_splat(k, pair, scalar[1]), (const uint8_t[]){0, 2}, 2);
 }
 
+/* Lanes `every` elements apart, from whole vectors: every < 0 goes backwards. */
+static KVal load_every(Kernel *k, uint16_t param, KElem e, KVal at, int64_t c, int64_t every, unsigned lanes)
+{
+  int64_t step = every < 0 ? -every : every, first = every < 0 ? c + (int64_t)(lanes - 1) * every : c;
+  KType t = ktype(e, lanes);
+  KVal r = k_load(k, t, param, at, first);
+
+  for (int64_t v = step > 1 ? 1 : 0; v < step; v++) {
+    KVal more = v ? k_load(k, t, param, at, first + v * lanes) : r;
+    uint8_t from[K_MAX_LANES];
+    for (unsigned i = 0; i < lanes; i++) {
+      unsigned place = every < 0 ? lanes - 1 - i : i; /* in units of `step` from the first */
+      int64_t element = place * step, vector = element / lanes;
+      int64_t before = v <= 1 ? element % lanes : i;
+      from[i] = (uint8_t)(vector == v && v ? lanes + element % lanes : before);
+    }
+    r = k_shuffle(k, r, more, from, lanes);
+  }
+  return r;
+}
+
+enum { MAX_EVERY = 4 };
+
 static KVal load_apart(Kernel *k, uint16_t param, KElem e, KVal at, int64_t c, int64_t stride, unsigned lanes)
 {
   KVal scalar[K_MAX_LANES];
 
+  if (lanes > 2 && stride <= MAX_EVERY && -stride <= MAX_EVERY)
+    return load_every(k, param, e, at, c, stride, lanes);
   for (unsigned i = 0; i < lanes; i++)
     scalar[i] = k_load(k, ktype(e, 1), param, at, c + (int64_t)i * stride);
   return dense_pack(k, scalar, lanes);

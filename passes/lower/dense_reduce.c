@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { WIDE = 4 };
+enum { WIDE = 4, NONE = UINT32_MAX };
 
 typedef struct {
   DenseLower *d;
@@ -20,6 +20,7 @@ typedef struct {
   DensePoint at;   /* in x */
   int64_t n, axis; /* of the one axis of scans and the like */
   unsigned lanes;
+  uint32_t lane_loop; /* NONE: lanes are parts of one result */
   KVal part;
 } Reduce;
 
@@ -122,11 +123,22 @@ static KVal fold(Reduce *r, int64_t n, Each *each, void *ctx)
   return sum;
 }
 
-/* ---- loops that stay are the grid's; the innermost is cut in parts, or left to the lanes */
+/* ---- loops that stay are the grid's; one of them is cut in parts, and left to the lanes */
 
-static bool innermost_stays(const Reduce *r)
+enum { FEW = 16 };
+
+/* Lanes walk results side by side: the innermost loop, or the next one if only few elements are reduced there. */
+static void choose_lanes(Reduce *r)
 {
-  return r->loops.n && !r->loops.loop[0].special;
+  const DenseLoop *l = r->loops.loop;
+  bool second = r->loops.n > 1 && l[0].special && l[0].n <= FEW && !l[1].special && l[1].n >= r->lanes;
+
+  r->lane_loop = second ? 1 : r->loops.n && !l[0].special ? 0 : NONE;
+}
+
+static bool lanes_stay(const Reduce *r)
+{
+  return r->lane_loop != NONE;
 }
 
 /* Indices of the loops that stay, less the innermost if lanes walk it. Returns the grid. */
@@ -137,13 +149,13 @@ static int64_t grid(Reduce *r, bool lanes, int64_t part_size)
   KVal rest = k_grid(k);
 
   if (lanes) {
-    parts = (r->loops.loop[0].n + part_size - 1) / part_size;
+    parts = (r->loops.loop[r->lane_loop].n + part_size - 1) / part_size;
     r->part = parts > 1 ? op2(r, K_rem, rest, k_idx(k, parts)) : 0;
     rest = parts > 1 ? op2(r, K_div, rest, k_idx(k, parts)) : rest;
   }
-  for (uint32_t i = lanes; i < r->loops.n; i++) {
+  for (uint32_t i = 0; i < r->loops.n; i++) {
     const DenseLoop *l = &r->loops.loop[i];
-    if (l->special)
+    if (l->special || (lanes && i == r->lane_loop))
       continue;
     r->at.at[l->dim] = (DenseIndex){.v = op2(r, K_rem, rest, k_idx(k, l->n))};
     rest = op2(r, K_div, rest, k_idx(k, l->n));
@@ -155,11 +167,11 @@ static int64_t grid(Reduce *r, bool lanes, int64_t part_size)
 /* `fn` for the results that lanes walk side by side; once if there are none. */
 static void over_lanes(Reduce *r, unsigned most, DenseSpan *fn)
 {
-  if (!innermost_stays(r)) {
+  if (!lanes_stay(r)) {
     fn(r->d, r, (DenseIndex){0}, 1);
     return;
   }
-  int64_t n = r->loops.loop[0].n;
+  int64_t n = r->loops.loop[r->lane_loop].n;
   unsigned lanes = lanes_within(most, n);
   if (r->part)
     dense_span_part(r->d, n, r->part, most, lanes, fn, r);
@@ -187,6 +199,7 @@ static void start(Reduce *r, DenseLower *d, Val v, uint32_t axes)
                             r->loops.loop[i].special ? "r" : "");
   dense_begin(d, "%s%s", op_info[n->op].name, dims);
   r->k = d->l->k;
+  choose_lanes(r);
 }
 
 static void finish(Reduce *r, int64_t count)
@@ -230,7 +243,7 @@ static KVal reduce_nest(Reduce *r, uint32_t level, unsigned lanes)
   }
   if (!l->special)
     return reduce_nest(r, level - 1, lanes);
-  if (level == 0)
+  if (level == 0 && !lanes_stay(r))
     return fold(r, l->n, reduce_each, (void *)(uintptr_t)l);
   dense_forget(r->d);
   KVal none = neutral(r, lanes), i = k_loop(k, k_idx(k, 0), k_idx(k, l->n), 1), sum = k_carry(k, none);
@@ -246,10 +259,10 @@ static void reduce_lanes(DenseLower *d, void *ctx, DenseIndex at, unsigned lanes
   Reduce *r = ctx;
 
   (void)d;
-  if (innermost_stays(r))
-    r->at.at[r->loops.loop[0].dim] = at;
+  if (lanes_stay(r))
+    r->at.at[r->loops.loop[r->lane_loop].dim] = at;
   KVal sum = reduce_nest(r, r->loops.n - 1, lanes);
-  if (!innermost_stays(r))
+  if (!lanes_stay(r))
     for (uint32_t i = 0; i < r->loops.n; i++)
       if (r->loops.loop[i].special)
         r->at.at[r->loops.loop[i].dim] = (DenseIndex){0};
@@ -261,7 +274,7 @@ bool lower_dense_reduce(DenseLower *d, Val v)
   Reduce r;
 
   start(&r, d, v, graph_node(d->g, v)->attr.axes);
-  int64_t size = r.lanes * WIDE, count = grid(&r, innermost_stays(&r), size);
+  int64_t size = r.lanes * WIDE, count = grid(&r, lanes_stay(&r), size);
   over_lanes(&r, (unsigned)size, reduce_lanes);
   finish(&r, count);
   return true;
@@ -288,8 +301,8 @@ static void arg_lanes(DenseLower *d, void *ctx, DenseIndex at, unsigned lanes)
   KType idx = ktype(KE_i32, lanes);
   bool last = graph_node(d->g, r->v)->attr.arg.last;
 
-  if (innermost_stays(r))
-    r->at.at[r->loops.loop[0].dim] = at;
+  if (lanes_stay(r))
+    r->at.at[r->loops.loop[r->lane_loop].dim] = at;
   r->at.lanes = lanes;
   r->at.at[r->axis] = (DenseIndex){0};
   KVal x0 = input(r), zero = k_int(k, idx, 0);
@@ -312,7 +325,7 @@ bool lower_dense_arg(DenseLower *d, Val v)
   start(&r, d, v, 1u << axis);
   r.axis = axis;
   r.n = graph_node(d->g, r.x)->type.dim[axis];
-  int64_t count = grid(&r, innermost_stays(&r), r.lanes);
+  int64_t count = grid(&r, lanes_stay(&r), r.lanes);
   over_lanes(&r, r.lanes, arg_lanes);
   finish(&r, count);
   return true;
@@ -327,8 +340,8 @@ static void scan_lanes(DenseLower *d, void *ctx, DenseIndex at, unsigned lanes)
   bool reverse = graph_node(d->g, r->v)->attr.scan.reverse,
        exclusive = graph_node(d->g, r->v)->attr.scan.exclusive;
 
-  if (innermost_stays(r))
-    r->at.at[r->loops.loop[0].dim] = at;
+  if (lanes_stay(r))
+    r->at.at[r->loops.loop[r->lane_loop].dim] = at;
   r->at.lanes = lanes;
   dense_forget(d);
   KVal none = neutral(r, lanes), i = k_loop(k, k_idx(k, 0), k_idx(k, r->n), 1), sum = k_carry(k, none);
@@ -347,7 +360,7 @@ bool lower_dense_scan(DenseLower *d, Val v)
   start(&r, d, v, 1u << axis);
   r.axis = axis;
   r.n = graph_node(d->g, r.x)->type.dim[axis];
-  int64_t count = grid(&r, innermost_stays(&r), r.lanes);
+  int64_t count = grid(&r, lanes_stay(&r), r.lanes);
   over_lanes(&r, r.lanes, scan_lanes);
   finish(&r, count);
   return true;
