@@ -204,11 +204,14 @@ static KVal where(Kernel *k, DType t, KVal c, KVal a, KVal b)
   return op(k, K_or, op(k, K_and, c, a), op(k, K_and, invert(k, c), b));
 }
 
+/* A bool is a byte in memory alone. */
 static KVal bitcast(Kernel *k, DType from, DType to, KVal v)
 {
   unsigned n = kernel_node(k, v)->type.lanes;
-  KVal bits = dense_narrow(k, from, v);
+  KVal bits = from == DT_BOOL ? k_cast(k, KE_u8, v) : dense_narrow(k, from, v);
 
+  if (to == DT_BOOL)
+    return k_cast(k, KE_bool, k_bitcast(k, ktype(KE_u8, n), bits));
   if (kernel_node(k, bits)->type.elem != dense_memory(to))
     bits = k_bitcast(k, ktype(dense_memory(to), n), bits);
   return dense_widen(k, to, bits);
