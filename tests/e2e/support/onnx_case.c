@@ -55,7 +55,7 @@ static uint32_t given_index(const OnnxCase *c, const char *name)
 {
   uint32_t i = 0;
 
-  while (i < c->n_given && strcmp(c->onnx->graph->inputs[i]->name, name))
+  while (i < c->n_given && (!c->given[i].data || strcmp(c->onnx->graph->inputs[i]->name, name)))
     i++;
   return i;
 }
@@ -67,12 +67,15 @@ static bool import(OnnxCase *c, Err *e)
   OnnxShape *shapes = NEW_ARRAY(c->arena, OnnxShape, g->n_inputs);
   OnnxFix *fixes = NEW_ARRAY(c->arena, OnnxFix, g->n_inputs);
   const char *need;
-  OnnxImportOptions opt = {.shapes = shapes, .n_shapes = c->n_given, .fixes = fixes, .need = &need};
+  OnnxImportOptions opt = {.shapes = shapes, .fixes = fixes, .need = &need};
 
   for (uint32_t i = 0; i < c->n_given; i++) {
     const Type *t = &c->given[i].type;
-    shapes[i] = (OnnxShape){.name = g->inputs[i]->name, .rank = t->rank};
-    memcpy(shapes[i].dim, t->dim, sizeof t->dim);
+    if (!c->given[i].data)
+      continue;
+    OnnxShape *o = &shapes[opt.n_shapes++];
+    *o = (OnnxShape){.name = g->inputs[i]->name, .rank = t->rank};
+    memcpy(o->dim, t->dim, sizeof t->dim);
   }
   for (;;) {
     *e = (Err){0};
@@ -105,11 +108,16 @@ static bool collect_inputs(OnnxCase *c, Err *e)
   return true;
 }
 
+bool onnx_case_import(OnnxCase *c, Err *e)
+{
+  return import(c, e) && collect_inputs(c, e);
+}
+
 bool onnx_case_open(OnnxCase *c, Arena *a, const char *dir, Err *e)
 {
   *c = (OnnxCase){.arena = a, .dir = dir};
   return onnx_read(arena_printf(a, "%s/model.onnx", dir), a, &c->onnx, e) && read_inputs(c, e) &&
-         import(c, e) && collect_inputs(c, e) && read_outputs(c, e);
+         onnx_case_import(c, e) && read_outputs(c, e);
 }
 
 void onnx_case_close(OnnxCase *c)

@@ -9,7 +9,7 @@ typedef struct {
   const char *dir; /* holds model.onnx and test_data_set_0 */
   OnnxModel *onnx; /* NULL until it is read */
   Module *module;  /* NULL until it is imported */
-  Tensor *given;   /* one for each of the model's inputs that the case has a file for */
+  Tensor *given;   /* one for each of the model's inputs; data NULL: the case has no file for it */
   uint32_t n_given;
   Tensor *inputs; /* of the graph's input nodes, in order: what was not fixed */
   Tensor *want;   /* one for each output */
@@ -21,6 +21,9 @@ typedef struct {
  * False with a reason: what is not supported, as micc would say it. onnx_case_close() in any case. */
 bool onnx_case_open(OnnxCase *c, Arena *a, const char *dir, Err *e);
 void onnx_case_close(OnnxCase *c);
+
+/* The part of that behind reading, for cases that are stored otherwise: `onnx` and `given` are set. */
+bool onnx_case_import(OnnxCase *c, Err *e);
 
 typedef struct {
   double relative, absolute;
