@@ -320,43 +320,6 @@ static bool is_dense_place(const DensePlace *at, const Type *t)
   return true;
 }
 
-/* An input of a concat is computed right where the concat needs it, if nobody asks it to lie otherwise. Through reshapes
- * where it is one piece. */
-static void place_piece(const Plan *p, Val in, DensePlace at)
-{
-  DenseLower *d = p->d;
-
-  while (graph_node(p->g, in)->op == OP_reshape && !d->group[in] && is_dense_place(&at, type_at(p, in)) &&
-         p->reader[in] == MANY && d->need[in] <= NEED_DENSE) {
-    in = graph_in(p->g, in, 0);
-    dense_strides(type_at(p, in), at.stride);
-  }
-  if (d->group[in] != in || d->place[in].base || d->need[in] > NEED_DENSE)
-    return;
-  if (d->need[in] == NEED_DENSE && !is_dense_place(&at, type_at(p, in)))
-    return;
-  d->place[in] = at;
-}
-
-static void place_result(const Plan *p, Val v)
-{
-  DenseLower *d = p->d;
-  const Node *n = graph_node(p->g, v);
-
-  if (!d->place[v].base) {
-    d->place[v] = own_place(p, v);
-    d->buffer[v] = arena_buffer(p, v);
-  }
-  if (n->op != OP_concat)
-    return;
-  DensePlace at = d->place[v];
-  for (uint32_t i = 0; i < n->in.count; i++) {
-    Val in = graph_in(p->g, v, i);
-    place_piece(p, in, at);
-    at.offset += type_at(p, in)->dim[n->attr.axis] * at.stride[n->attr.axis];
-  }
-}
-
 /* Strides of a reshape of strides, if there are any (numpy's rule). */
 static bool reshape_place(const DensePlace *from, const Type *in, const Type *out, DensePlace *to)
 {
@@ -386,6 +349,61 @@ static bool reshape_place(const DensePlace *from, const Type *in, const Type *ou
       to->stride[k] = s;
   }
   return true;
+}
+
+/* Whether a value may lie like this for all who read it. */
+static bool serves(const Plan *p, Val v, const DensePlace *at)
+{
+  const Type *t = type_at(p, v);
+  uint32_t last = t->rank;
+
+  while (last > 0 && t->dim[last - 1] == 1)
+    last--;
+  switch (p->d->need[v]) {
+  case NEED_VALUE:
+  case NEED_PLACE: return true;
+  case NEED_ROWS: return last == 0 || at->stride[last - 1] == 1;
+  case NEED_DENSE: return is_dense_place(at, t);
+  default: return false;
+  }
+}
+
+/* An input of a concat is computed right where the concat needs it, if nobody asks it to lie otherwise; through reshapes,
+ * if strides can say where. */
+static void place_piece(const Plan *p, Val in, DensePlace at)
+{
+  DenseLower *d = p->d;
+
+  while (graph_node(p->g, in)->op == OP_reshape && !d->group[in] && serves(p, in, &at)) {
+    Val from = graph_in(p->g, in, 0);
+    DensePlace to = at;
+    memset(to.stride, 0, sizeof to.stride);
+    if (!type_count(type_at(p, in)) || !reshape_place(&at, type_at(p, in), type_at(p, from), &to))
+      return;
+    at = to;
+    in = from;
+  }
+  if (d->group[in] == in && !d->place[in].base && serves(p, in, &at))
+    d->place[in] = at;
+}
+
+static void place_result(const Plan *p, Val v)
+{
+  DenseLower *d = p->d;
+  const Node *n = graph_node(p->g, v);
+
+  if (!d->place[v].base) {
+    d->place[v] = own_place(p, v);
+    d->buffer[v] = arena_buffer(p, v);
+  }
+  if (n->op != OP_concat)
+    return;
+  DensePlace at = d->place[v];
+  for (uint32_t i = 0; i < n->in.count; i++) {
+    Val in = graph_in(p->g, v, i);
+    place_piece(p, in, at);
+    at.offset += type_at(p, in)->dim[n->attr.axis] * at.stride[n->attr.axis];
+  }
 }
 
 static void place_movement(const Plan *p, Val v)
