@@ -77,6 +77,8 @@ static bool import(OnnxCase *c, Err *e)
     *o = (OnnxShape){.name = g->inputs[i]->name, .rank = t->rank};
     memcpy(o->dim, t->dim, sizeof t->dim);
   }
+  if (c->fix && given_index(c, c->fix) < c->n_given)
+    fixes[opt.n_fixes++] = (OnnxFix){.name = c->fix, .tensor = &c->given[given_index(c, c->fix)]};
   for (;;) {
     *e = (Err){0};
     if (onnx_import(c->onnx, &opt, c->arena, &c->module, e))

@@ -14,6 +14,7 @@ typedef struct {
   Tensor *inputs; /* of the graph's input nodes, in order: what was not fixed */
   Tensor *want;   /* one for each output */
   uint32_t n_outputs;
+  const char *fix;  /* an input to fix from the start; NULL: none */
   uint32_t n_fixed; /* inputs that had to become constants, since shapes depend on them */
 } OnnxCase;
 
