@@ -295,7 +295,7 @@ static KVal compute(DenseLower *d, Val v, const DensePoint *at)
 }
 
 /* Not from memory. */
-static KVal evaluate(DenseLower *d, Val v, const DensePoint *at)
+KVal dense_evaluate(DenseLower *d, Val v, const DensePoint *at)
 {
   const Node *n = graph_node(d->g, v);
   DensePoint p = *at;
@@ -316,14 +316,14 @@ KVal dense_expr(DenseLower *d, Val v, const DensePoint *at)
   if (v == d->anchor)
     return d->anchor_value;
   if (n->op == OP_const)
-    return evaluate(d, v, at);
+    return dense_evaluate(d, v, at);
   KVal value = recall(d, v, at);
   if (value)
     return value;
   if (d->place[v].base)
     value = dense_load(d, dense_param(d, v, KA_READ), dense_place(d, v), n->type.dtype, n->type.rank, at);
   else
-    value = evaluate(d, v, at);
+    value = dense_evaluate(d, v, at);
   *PUSH(d->l->arena, d->memo) = (DenseMemo){v, *at, value};
   return value;
 }
@@ -371,7 +371,7 @@ static void at_result(const Type *from, const DensePoint *at, const Type *to, De
 void dense_put_result(DenseLower *d, const DensePoint *at)
 {
   const Type *t = &graph_node(d->g, d->result)->type;
-  KVal v = d->result == d->anchor ? d->anchor_value : evaluate(d, d->result, at);
+  KVal v = d->result == d->anchor ? d->anchor_value : dense_evaluate(d, d->result, at);
 
   dense_put(d, dense_param(d, d->result, KA_WRITE), dense_place(d, d->result), t->dtype, t->rank, at, v);
 }

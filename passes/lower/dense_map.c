@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-enum { STEP_OPS = 8192, GRID_STEPS = 16 };
+enum { STEP_OPS = 8192, GRID_STEPS = 16, MAX_TILE_COST = 8 };
 
 /* ---- loops over one dimension */
 
@@ -66,6 +66,7 @@ typedef struct {
   Val v; /* whose elements are computed */
   const DensePlace *to;
   uint16_t param;
+  DenseLeaves leaves;
   DenseLoops loops;
   DensePoint at;
   unsigned lanes;
@@ -148,6 +149,13 @@ static Cut cut_grid(const Map *m, int64_t cost)
 static void emit(DenseLower *d, Map *m, uint64_t cost)
 {
   Kernel *k = d->l->k;
+  uint64_t ops = (uint64_t)type_count(&graph_node(d->g, m->v)->type) * cost;
+  int64_t tiles = cost <= MAX_TILE_COST ? dense_tiles(d, m->v, m->to, m->param, &m->leaves, &m->loops) : 0;
+
+  if (tiles) {
+    dense_end(d, tiles, ops);
+    return;
+  }
   Cut c = cut_grid(m, (int64_t)cost);
   KVal rest = c.count * c.steps > 1 ? k_grid(k) : 0, part = 0;
 
@@ -162,7 +170,7 @@ static void emit(DenseLower *d, Map *m, uint64_t cost)
     rest = i ? k_op2(k, K_div, rest, k_idx(k, l->n)) : rest;
   }
   nest(d, m, m->loops.n > c.loops + 1 ? m->loops.n - 1 - c.loops : 0, part, c.size);
-  dense_end(d, c.count * c.steps, (uint64_t)type_count(&graph_node(d->g, m->v)->type) * cost);
+  dense_end(d, c.count * c.steps, ops);
 }
 
 static void map_name(DenseLower *d, const Map *m, const char *what)
@@ -178,11 +186,9 @@ static void map_name(DenseLower *d, const Map *m, const char *what)
 
 static void loops_of(DenseLower *d, Map *m)
 {
-  DenseLeaves leaves = {{0}};
-
-  dense_leaves(d, m->v, &leaves);
-  *PUSH(d->l->arena, leaves.at) = *m->to;
-  dense_loops(&graph_node(d->g, m->v)->type, &leaves, 0, &m->loops);
+  dense_leaves(d, m->v, &m->leaves);
+  *PUSH(d->l->arena, m->leaves.at) = *m->to;
+  dense_loops(&graph_node(d->g, m->v)->type, &m->leaves, 0, &m->loops);
   m->lanes = lanes_for(d, m);
 }
 
@@ -202,6 +208,7 @@ bool lower_dense_map(DenseLower *d, Val v)
 
   loops_of(d, &m);
   map_name(d, &m, op_info[graph_node(d->g, v)->op].name);
+  m.param = dense_param(d, v, KA_WRITE);
   emit(d, &m, dense_group_cost(d));
   return true;
 }

@@ -27,6 +27,7 @@ int64_t dense_lane_stride(const DensePlace *p, uint32_t rank, const DensePoint *
 uint32_t dense_buffer(DenseLower *d, Val v); /* a weight is laid out now */
 void dense_put(DenseLower *d, uint16_t param, const DensePlace *p, DType t, uint32_t rank,
                const DensePoint *at, KVal v);
+KVal dense_evaluate(DenseLower *d, Val v, const DensePoint *at); /* never from memory: v's own op */
 /* Computes the result there, which is no anchor's or whose anchor_value is set, and stores it. */
 void dense_put_result(DenseLower *d, const DensePoint *at);
 
@@ -57,6 +58,10 @@ DenseIndex dense_index(KVal v, int64_t c,
 /* Step `part` of a span that is cut in steps of `size` elements, a multiple of the lanes. */
 void dense_span_part(DenseLower *d, int64_t n, KVal part, int64_t size, unsigned lanes, DenseSpan *fn,
                      void *ctx);
+
+/* An expression whose operand lies across its result: see dense_tile.c. Emits it and returns the grid, or 0 if it is none. */
+int64_t dense_tiles(DenseLower *d, Val v, const DensePlace *to, uint16_t param, const DenseLeaves *leaves,
+                    const DenseLoops *loops);
 
 uint64_t dense_group_cost(const DenseLower *d); /* operations for one element of the result, about */
 /* All elements of v to a place within the value `into`. */

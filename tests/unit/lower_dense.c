@@ -524,6 +524,34 @@ static void make_movement(Make *b)
   output(b, weight(b, "w", t));
 }
 
+/* Large enough for tiles in registers. */
+static void make_transpose(Make *b)
+{
+  int64_t n = 1 + below(b, 70), m = 1 + below(b, 70), c = 1 + below(b, 5);
+  Val x = input(b, "x", SHAPE(b->t, c, m, n)), y = weight(b, "w", SHAPE(b->t, n));
+  Attr attr = {.perm = {1, 2, 0}}, back = {.perm = {0, 2, 1}};
+
+  output(b, ADD(b, OP_transpose, attr, NULL, x));
+  if (dtype_is_number(b->t))
+    x = ADD(b, OP_sub, ATTR(0), NULL, x, y);
+  output(b, ADD(b, OP_transpose, back, NULL, x));
+}
+
+/* Results that become every second element of a whole. */
+static void make_stack(Make *b)
+{
+  Type t = random_shape(b, b->t, 2), apart = SHAPE(b->t, t.dim[0], t.dim[1], 1);
+  Val in[2];
+
+  for (int i = 0; i < 2; i++) {
+    in[i] = operand(b, "x", t);
+    if (dtype_is_number(b->t))
+      in[i] = ADD(b, OP_linear, ATTR(0), NULL, in[i], weight(b, "w", SHAPE(b->t, t.dim[1], t.dim[1])));
+    in[i] = ADD(b, OP_reshape, ATTR(0), &apart, in[i]);
+  }
+  output(b, ADD(b, OP_concat, ATTR(.axis = 2), NULL, in[0], in[1]));
+}
+
 static void make_concat(Make *b)
 {
   Type t = random_shape(b, b->t, 1 + (uint32_t)below(b, 3));
@@ -744,6 +772,8 @@ static const Family families[] = {
     {make_gather, OP_gather, TAKES_ANY, 6},
     {make_scatter, OP_scatter, TAKES_ANY, 6},
     {make_pad, OP_pad, TAKES_ANY, 6},
+    {make_transpose, OP_transpose, TAKES_ANY, 4},
+    {make_stack, OP_concat, TAKES_ANY, 2},
     {make_movement, OP_none, TAKES_ANY, 6},
     {make_concat, OP_concat, TAKES_ANY, 6},
     {make_linear, OP_linear, TAKES_NUM, 8},
