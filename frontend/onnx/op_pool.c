@@ -142,7 +142,7 @@ static uint32_t spatial_axes(const Type *t)
   return ((1u << t->rank) - 1) & ~3u;
 }
 
-static Val average(Import *im, const OnnxNode *n, Val x)
+Val window_average(Import *im, const OnnxNode *n, Val x)
 {
   Type t = im_type(im, x);
   int64_t pad_hi[MAX_SPATIAL];
@@ -165,7 +165,7 @@ static Val average(Import *im, const OnnxNode *n, Val x)
 bool op_average_pool(Import *im, const OnnxNode *n)
 {
   Val x = im_in(im, n, 0);
-  return im_out(im, n, 0, im_cast_like(im, average(im, n, im_float_compute(im, x)), x));
+  return im_out(im, n, 0, im_cast_like(im, window_average(im, n, im_float_compute(im, x)), x));
 }
 
 /* ---- p-norms */

@@ -7,6 +7,7 @@
  * MatMulInteger-10. */
 #include "frontend/onnx/op_quant.h"
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_product.h"
 #include "frontend/onnx/op_window.h"
 
 /* ---- parameters */
@@ -31,17 +32,19 @@ Val quant_param(Import *im, const OnnxNode *n, uint32_t i)
   return v && type_count(&t) == 1 ? im_reshape(im, v, 0, NULL) : v;
 }
 
-static Val zero_in(Import *im, const OnnxNode *n, uint32_t i)
+Val quant_zero(Import *im, const OnnxNode *n, uint32_t i)
 {
   Val v = quant_param(im, n, i);
 
   return v && is_zero(im, v) ? 0 : v;
 }
 
-Quant quant_in(Import *im, const OnnxNode *n, uint32_t scale)
+Quant quant_in(Import *im, const OnnxNode *n, uint32_t scale, Val like)
 {
+  Val zero = im_opt(im, n, scale + 1);
+
   im_in(im, n, scale);
-  return (Quant){quant_param(im, n, scale), zero_in(im, n, scale + 1)};
+  return (Quant){quant_param(im, n, scale), quant_zero(im, n, scale + 1), im_elem(im, zero ? zero : like)};
 }
 
 Val quant_at_axis(Import *im, const OnnxNode *n, Val v, uint32_t axis, uint32_t rank, int64_t size)
@@ -72,33 +75,27 @@ Val quant_decode(Import *im, Val q, Quant p)
 }
 
 /* The cast saturates integers of 8 and 16 bits by itself; the narrower ones would wrap. */
-Val quant_round(Import *im, Val x, Val zero, DType to)
+Val quant_round(Import *im, Val x, Quant p)
 {
-  const DTypeInfo *d = &dtype_info[to];
+  const DTypeInfo *d = &dtype_info[p.type];
 
   x = im_add1(im, OP_round, im_cast(im, x, DT_F32));
-  if (zero)
-    x = im_add2(im, OP_add, x, im_cast(im, zero, DT_F32));
-  if (dtype_bits(to) < 8)
+  if (p.zero)
+    x = im_add2(im, OP_add, x, im_cast(im, p.zero, DT_F32));
+  if (dtype_bits(p.type) < 8)
     x = im_clip(im, x, d->lo, d->hi);
-  return im_cast(im, x, to);
+  return im_cast(im, x, p.type);
 }
 
-Val quant_encode(Import *im, Val x, Quant p, DType to)
+Val quant_encode(Import *im, Val x, Quant p)
 {
-  return quant_round(im, im_add2(im, OP_div, x, im_cast_like(im, p.scale, x)), p.zero, to);
+  return quant_round(im, im_add2(im, OP_div, x, im_cast_like(im, p.scale, x)), p);
 }
 
-Val quant_encode_like(Import *im, Val x, Quant p, Val as)
-{
-  return quant_encode(im, x, p, im_elem(im, p.zero ? p.zero : as));
-}
-
-Val quant_rescale(Import *im, Val sum, Val unit, Quant p, Val as)
+Val quant_rescale(Import *im, Val sum, Val unit, Quant p)
 {
   Val factor = im_cast(im, im_add2(im, OP_div, unit, p.scale), DT_F32);
-  Val x = im_add2(im, OP_mul, im_cast(im, sum, DT_F32), factor);
-  return quant_round(im, x, p.zero, im_elem(im, p.zero ? p.zero : as));
+  return quant_round(im, im_add2(im, OP_mul, im_cast(im, sum, DT_F32), factor), p);
 }
 
 /* ---- QuantizeLinear, DequantizeLinear: for all elements together, along an axis, or in blocks of an axis
@@ -160,7 +157,8 @@ static Val join_blocks(Import *im, const Linear *l, Val y)
 
 static bool read_linear(Import *im, const OnnxNode *n, Linear *l)
 {
-  *l = (Linear){.x = im_in(im, n, 0), .p = quant_in(im, n, 1), .block = im_int(im, n, "block_size", 0)};
+  *l = (Linear){.x = im_in(im, n, 0), .block = im_int(im, n, "block_size", 0)};
+  l->p = quant_in(im, n, 1, l->x);
   l->type = im_type(im, l->x);
   uint32_t rank = l->type.rank;
   if (!im_ok(im) || l->block < 0 || l->block > INT32_MAX)
@@ -198,7 +196,7 @@ bool op_quantize_linear(Import *im, const OnnxNode *n)
 
   if (!read_linear(im, n, &l))
     return false;
-  DType to = im_has(im, n, 2) ? im_elem(im, im_in(im, n, 2)) : type_attr(im, n, "output_dtype", DT_U8);
+  DType to = im_has(im, n, 2) ? l.p.type : type_attr(im, n, "output_dtype", DT_U8);
   DType divide = type_attr(im, n, "precision", im_elem(im, l.p.scale));
   if (!im_ok(im) || !is_quantized(to) || !im_is_float(divide))
     return im_fail(im, n, "cannot quantise to %s with scales %s", dtype_info[to].name,
@@ -208,7 +206,7 @@ bool op_quantize_linear(Import *im, const OnnxNode *n)
     y = im_cast_to(im, im_add2(im, OP_div, x, im_cast(im, l.p.scale, divide)), to,
                    im_int(im, n, "saturate", 1));
   else
-    y = quant_encode(im, x, l.p, to);
+    y = quant_encode(im, x, (Quant){l.p.scale, l.p.zero, to});
   return im_out(im, n, 0, join_blocks(im, &l, y));
 }
 
@@ -224,33 +222,27 @@ bool op_dequantize_linear(Import *im, const OnnxNode *n)
       join_blocks(im, &l, im_cast(im, y, type_attr(im, n, "output_dtype", im_elem(im, l.p.scale)))));
 }
 
-bool op_dynamic_quantize_linear(Import *im, const OnnxNode *n)
+Val quant_dynamic(Import *im, Val x, Quant *p)
 {
-  Val x = im_in(im, n, 0), all = im_flat(im, x), zero = im_const_like(im, x, 0);
+  Val all = im_flat(im, x), zero = im_const_like(im, x, 0);
   Val lo = im_add2(im, OP_min, im_reduce(im, OP_reduce_min, all, 1, false), zero);
   Val hi = im_add2(im, OP_max, im_reduce(im, OP_reduce_max, all, 1, false), zero);
   Val scale = im_op_f(im, OP_div, im_add2(im, OP_sub, hi, lo), 255);
 
   scale = im_where(im, im_add2(im, OP_eq, hi, lo), im_const_like(im, x, 1), scale);
   Val shift = im_add1(im, OP_neg, im_add2(im, OP_div, lo, scale));
-  Quant p = {scale, im_cast(im, im_add1(im, OP_round, shift), DT_U8)};
-  return im_out(im, n, 0, quant_encode(im, x, p, DT_U8)) && im_out(im, n, 1, p.scale) &&
-         im_out(im, n, 2, p.zero);
+  *p = (Quant){scale, im_cast(im, im_add1(im, OP_round, shift), DT_U8), DT_U8};
+  return quant_encode(im, x, *p);
+}
+
+bool op_dynamic_quantize_linear(Import *im, const OnnxNode *n)
+{
+  Quant p;
+  Val y = quant_dynamic(im, im_in(im, n, 0), &p);
+  return im_out(im, n, 0, y) && im_out(im, n, 1, p.scale) && im_out(im, n, 2, p.zero);
 }
 
 /* ---- products of integers */
-
-Val quant_product(Import *im, Val a, Val b)
-{
-  uint32_t ra = im_rank(im, a), rb = im_rank(im, b);
-
-  if (!ra || !rb)
-    return a && b ? (im_fail(im, im->node, "a product of scalars"), 0) : 0;
-  Val y = im_matmul(im, ra == 1 ? im_unsqueeze(im, a, 0) : a, rb == 1 ? im_unsqueeze(im, b, 1) : b);
-  if (rb == 1)
-    y = im_squeeze(im, y, im_rank(im, y) - 1);
-  return ra == 1 ? im_squeeze(im, y, im_rank(im, y) - (rb == 1 ? 1 : 2)) : y;
-}
 
 /* A list [M] of parameters of a matrix's rows. */
 static Val of_rows(Import *im, Val v)
@@ -258,47 +250,45 @@ static Val of_rows(Import *im, Val v)
   return v && im_rank(im, v) == 1 ? im_unsqueeze(im, v, 1) : v;
 }
 
-static Quant rows_in(Import *im, const OnnxNode *n, uint32_t scale)
+static Quant rows_in(Import *im, const OnnxNode *n, uint32_t scale, Val like)
 {
-  Quant p = quant_in(im, n, scale);
-  return (Quant){of_rows(im, p.scale), of_rows(im, p.zero)};
+  Quant p = quant_in(im, n, scale, like);
+  return (Quant){of_rows(im, p.scale), of_rows(im, p.zero), p.type};
 }
 
 bool op_mat_mul_integer(Import *im, const OnnxNode *n)
 {
-  Val a = quant_shift(im, im_in(im, n, 0), of_rows(im, zero_in(im, n, 2)));
-  Val b = quant_shift(im, im_in(im, n, 1), zero_in(im, n, 3));
+  Val a = quant_shift(im, im_in(im, n, 0), of_rows(im, quant_zero(im, n, 2)));
+  Val b = quant_shift(im, im_in(im, n, 1), quant_zero(im, n, 3));
 
-  return im_out(im, n, 0, quant_product(im, a, b));
+  return im_out(im, n, 0, product_matmul(im, a, b));
 }
 
 bool op_qlinear_mat_mul(Import *im, const OnnxNode *n)
 {
-  Quant a = rows_in(im, n, 1), b = quant_in(im, n, 4), y = rows_in(im, n, 6);
-  Val sum =
-      quant_product(im, quant_shift(im, im_in(im, n, 0), a.zero), quant_shift(im, im_in(im, n, 3), b.zero));
+  Val a = im_in(im, n, 0), b = im_in(im, n, 3);
+  Quant pa = rows_in(im, n, 1, a), pb = quant_in(im, n, 4, b), y = rows_in(im, n, 6, a);
+  Val sum = product_matmul(im, quant_shift(im, a, pa.zero), quant_shift(im, b, pb.zero));
 
-  return im_out(im, n, 0, quant_rescale(im, sum, im_add2(im, OP_mul, a.scale, b.scale), y, im_in(im, n, 7)));
+  return im_out(im, n, 0, quant_rescale(im, sum, im_add2(im, OP_mul, pa.scale, pb.scale), y));
 }
 
 /* Weights [O, ..] less their zero points, of which there may be one for each output channel. */
 static Val shifted_weights(Import *im, const OnnxNode *n, Val w, uint32_t zero)
 {
-  Val z = quant_at_axis(im, n, zero_in(im, n, zero), 0, im_rank(im, w), im_dim(im, w, 0));
+  Val z = quant_at_axis(im, n, quant_zero(im, n, zero), 0, im_rank(im, w), im_dim(im, w, 0));
   return quant_shift(im, w, z);
 }
 
 bool op_qlinear_conv(Import *im, const OnnxNode *n)
 {
-  Quant x = quant_in(im, n, 1), y = quant_in(im, n, 6);
   Val data = im_in(im, n, 0), w = im_in(im, n, 3);
+  Quant x = quant_in(im, n, 1, data), y = quant_in(im, n, 6, data);
   bool last = im_int(im, n, "channels_last", 0); /* com.microsoft alone */
 
   Val scale = quant_at_axis(im, n, quant_param(im, n, 4), 1, im_rank(im, w), im_dim(im, w, 0));
-  if (last)
-    data = im_channels_first(im, data);
-  Val sum =
-      window_conv_onnx(im, n, quant_shift(im, data, x.zero), shifted_weights(im, n, w, 5), im_opt(im, n, 8));
-  Val r = quant_rescale(im, sum, im_add2(im, OP_mul, x.scale, scale), y, im_in(im, n, 7));
+  Val sum = quant_shift(im, last ? im_channels_first(im, data) : data, x.zero);
+  sum = window_conv_onnx(im, n, sum, shifted_weights(im, n, w, 5), im_opt(im, n, 8));
+  Val r = quant_rescale(im, sum, im_add2(im, OP_mul, x.scale, scale), y);
   return im_out(im, n, 0, last ? im_channels_last(im, r) : r);
 }

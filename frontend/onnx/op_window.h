@@ -30,4 +30,7 @@ Val window_conv(Import *im, Val x, Val weights, Val bias, Window w);
 /* ONNX Conv: x [N, C, ..], w [O, C / group, ..], bias [O] or 0. Any numbers that the core op takes. */
 Val window_conv_onnx(Import *im, const OnnxNode *n, Val x, Val weights, Val bias);
 
+/* ONNX AveragePool of x [N, C, ..], computed in its type. */
+Val window_average(Import *im, const OnnxNode *n, Val x);
+
 #endif
