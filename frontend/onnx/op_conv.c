@@ -248,3 +248,25 @@ bool op_conv_integer(Import *im, const OnnxNode *n)
   Val x = without_zero(im, n, im_in(im, n, 0), 2), w = without_zero(im, n, im_in(im, n, 1), 3);
   return im_out(im, n, 0, window_conv_onnx(im, n, x, w, 0));
 }
+
+/* ---- CausalConvWithState: each channel on its own; the state is what stands before the input. */
+
+bool op_causal_conv_with_state(Import *im, const OnnxNode *n)
+{
+  Val first = im_in(im, n, 0), x = first, w = im_in(im, n, 1), bias = im_opt(im, n, 2),
+      past = im_opt(im, n, 3);
+  const char *act = im_str(im, n, "activation", "none");
+  int64_t before = im_dim(im, w, 2) - 1;
+
+  if (im_rank(im, x) != 3 || im_rank(im, w) != 3 || before < 0)
+    return im_fail(im, n, "input and weight must have three dimensions");
+  x = past ? im_concat(im, (Val[]){past, x}, 2, 2) : im_pad_axis(im, x, 2, before, 0, 0);
+  Window win = {
+      .spatial = 1, .group = im_dim(im, x, 1), .kernel = {before + 1}, .stride = {1}, .dilation = {1}};
+  Val y = im_conv(im, im_channels_last(im, x), im_channels_last(im, w), bias, &win);
+  y = im_channels_first(im, y);
+  if (strcmp(act, "none"))
+    y = im_add1(im, OP_silu, im_float_compute(im, y));
+  return im_out(im, n, 0, im_cast_like(im, y, first)) &&
+         im_out(im, n, 1, im_part(im, x, 2, im_dim(im, x, 2) - before, before));
+}
