@@ -126,7 +126,7 @@ static void conv_store(Walk *w, KVal value, const DensePoint *at)
   Conv *c = w->ctx;
   DensePoint b = {.lanes = at->lanes};
 
-  b.at[0] = at->at[w->spatial + 1];
+  b.at[0] = at->at[w->rank - 1];
   if (c->bias)
     value = k_op2(w->k, K_add, value, dense_expr(w->d, c->bias, &b));
   dense_store(w->d, value, at);
@@ -162,8 +162,12 @@ static void choose_block(Conv *c)
   w->vecs = vecs;
   c->w.block = (int64_t)w->lanes * vecs;
   c->w.blocks = (c->w.outputs + c->w.block - 1) / c->w.block;
-  unsigned free = l->target->registers - 1 - vecs, each = c->kind == INPUT_ONE ? vecs : 2 * vecs;
-  w->tile = walk_tile(w, c->kind == INPUT_GROUPS ? 2 : free / each - (vecs == 1 && c->kind == INPUT_ONE));
+  int64_t taps = min64(w->kernel[2], WALK_UNROLL), free = l->target->registers - 2 - vecs;
+  if (c->kind == INPUT_GROUPS)
+    free = 2 * vecs;
+  else if (c->kind == INPUT_EACH) /* weights of a row and the inputs between pixels stay in registers too */
+    free = (l->target->registers - 2 * taps) / (1 + min64(taps, w->stride[2]));
+  w->tile = walk_tile(w, (unsigned)max64(1, free / vecs));
 }
 
 /* Which groups the lanes of a block can see. */
@@ -193,8 +197,9 @@ static void init(Conv *c, DenseLower *d, Val v)
 }
 
 /* The last block may have fewer panels: what is behind them repeats the last. */
-static void find_panels(Conv *c)
+static void find_panels(Walk *w)
 {
+  Conv *c = w->ctx;
   Kernel *k = c->w.k;
   int64_t each = (c->w.block + PANEL_ROWS - 1) / PANEL_ROWS,
           all = (c->w.outputs + PANEL_ROWS - 1) / PANEL_ROWS;
@@ -218,18 +223,20 @@ static void position(Conv *c, int64_t batch)
   bool by_rows = c->columns * c->w.outputs * 4 <= (int64_t)w->d->l->target->l2_bytes / 2;
 
   c->w.ob = k_idx(k, 0);
-  if (c->w.blocks > 1 && by_rows) {
+  if (w->blocks_inside) {
+    w->block_begins = find_panels;
+  } else if (c->w.blocks > 1 && by_rows) {
     c->w.ob = k_op2(k, K_rem, g, k_idx(k, c->w.blocks));
     g = k_op2(k, K_div, g, k_idx(k, c->w.blocks));
   } else if (c->w.blocks > 1) {
     c->w.ob = k_op2(k, K_div, g, k_idx(k, rows));
     g = k_op2(k, K_rem, g, k_idx(k, rows));
   }
-  find_panels(c);
+  find_panels(w);
   walk_position(w, g);
   w->x = idx_add(k, idx_mul(k, w->batch, c->place->stride[0]), k_idx(k, c->place->offset));
-  if (c->kind == INPUT_EACH)
-    w->x = idx_add(k, w->x, idx_mul(k, c->w.ob, c->w.block));
+  if (c->kind == INPUT_EACH && !w->blocks_inside)
+    w->x = idx_add(k, w->x, idx_mul(k, w->ob, w->block));
   if (c->kind == INPUT_ONE && c->out_group < c->w.outputs)
     w->x = idx_add(k, w->x, group_channel(c, 0));
 }
@@ -252,6 +259,7 @@ bool lower_dense_conv(DenseLower *d, Val v)
   w->x_channel = c.place->stride[n->type.rank - 1];
   w->step = conv_step;
   w->store = conv_store;
+  w->blocks_inside = c.kind == INPUT_EACH && walk_rows(w, n->type.dim[0]) >= WALK_ROWS;
   w->ctx = &c;
   c.panels = dense_weight(d, c.weight) != NULL;
   choose_block(&c);
@@ -261,6 +269,7 @@ bool lower_dense_conv(DenseLower *d, Val v)
   KVal zero = dense_const(w->k, c.type, w->lanes, 0);
   walk_row(w, zero);
   int64_t pixels = type_count(&n->type) / (w->outputs ? w->outputs : 1);
-  dense_end(d, walk_rows(w, n->type.dim[0]) * w->blocks, (uint64_t)(pixels * w->outputs * c.columns));
+  dense_end(d, walk_rows(w, n->type.dim[0]) * (w->blocks_inside ? 1 : w->blocks),
+            (uint64_t)(pixels * w->outputs * c.columns));
   return true;
 }

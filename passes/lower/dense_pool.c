@@ -79,15 +79,19 @@ bool lower_dense_pool(DenseLower *d, Val v)
   c.xp = dense_param(d, x, KA_READ);
   KVal g = k_grid(k);
   w->ob = k_idx(k, 0);
-  if (w->blocks > 1) {
+  w->blocks_inside = walk_rows(w, n->type.dim[0]) >= WALK_ROWS;
+  if (w->blocks > 1 && !w->blocks_inside) {
     w->ob = k_op2(k, K_rem, g, k_idx(k, w->blocks));
     g = k_op2(k, K_div, g, k_idx(k, w->blocks));
   }
   walk_position(w, g);
-  w->x = idx_add(k, idx_add(k, idx_mul(k, w->batch, c.place->stride[0]), idx_mul(k, w->ob, w->block)),
+  w->x = idx_add(k,
+                 idx_add(k, idx_mul(k, w->batch, c.place->stride[0]),
+                         w->blocks_inside ? k_idx(k, 0) : idx_mul(k, w->ob, w->block)),
                  k_idx(k, c.place->offset));
   walk_row(w, neutral(&c));
+  int64_t steps = walk_rows(w, n->type.dim[0]) * (w->blocks_inside ? 1 : w->blocks);
   int64_t taps = w->kernel[0] * w->kernel[1] * w->kernel[2];
-  dense_end(d, walk_rows(w, n->type.dim[0]) * w->blocks, (uint64_t)(type_count(&n->type) * taps));
+  dense_end(d, steps, (uint64_t)(type_count(&n->type) * taps));
   return true;
 }

@@ -10,26 +10,34 @@
 
 /* ---- geometry */
 
+/* Dimensions along which nothing moves are left out, so that the innermost one is long. */
 void walk_init(Walk *w, DenseLower *d, Val v, const DensePlace *x)
 {
   const Node *n = graph_node(d->g, v);
   const Type *in = &graph_node(d->g, graph_in(d->g, v, 0))->type;
   const Window *win = &n->attr.window;
+  uint32_t slot = 3;
 
   w->d = d;
   w->k = d->l->k;
   w->v = v;
-  w->spatial = win->spatial;
+  w->rank = n->type.rank;
   for (uint32_t i = 0; i < 3; i++) {
-    uint32_t skip = 3 - w->spatial, s = i - skip;
-    bool real = i >= skip;
-    w->in[i] = real ? in->dim[1 + s] : 1;
-    w->out[i] = real ? n->type.dim[1 + s] : 1;
-    w->kernel[i] = real ? win->kernel[s] : 1;
-    w->stride[i] = real ? win->stride[s] : 1;
-    w->dilation[i] = real ? win->dilation[s] : 1;
-    w->pad[i] = real ? win->pad_lo[s] : 0;
-    w->x_stride[i] = real ? x->stride[1 + s] : 0;
+    w->in[i] = w->out[i] = w->kernel[i] = w->stride[i] = w->dilation[i] = 1;
+    w->pad[i] = w->x_stride[i] = w->dim[i] = 0;
+  }
+  for (uint32_t s = win->spatial; s-- > 0;) {
+    if (in->dim[1 + s] == 1 && n->type.dim[1 + s] == 1 && win->kernel[s] == 1 && !win->pad_lo[s])
+      continue;
+    slot--;
+    w->dim[slot] = 1 + s;
+    w->in[slot] = in->dim[1 + s];
+    w->out[slot] = n->type.dim[1 + s];
+    w->kernel[slot] = win->kernel[s];
+    w->stride[slot] = win->stride[s];
+    w->dilation[slot] = win->dilation[s];
+    w->pad[slot] = win->pad_lo[s];
+    w->x_stride[slot] = x->stride[1 + s];
   }
 }
 
@@ -72,11 +80,14 @@ static void store(Walk *w, DenseIndex column, unsigned p, int64_t channel, unsig
   DensePoint at = {.lanes = lanes};
 
   at.at[0].v = w->batch;
-  for (uint32_t i = 3 - w->spatial; i < 2; i++)
-    at.at[1 + i - (3 - w->spatial)].v = w->pos[i];
-  at.at[w->spatial] = column;
-  at.at[w->spatial].c += p;
-  at.at[w->spatial + 1] =
+  for (uint32_t i = 0; i < 2; i++)
+    if (w->dim[i])
+      at.at[w->dim[i]].v = w->pos[i];
+  if (w->dim[2]) {
+    at.at[w->dim[2]] = column;
+    at.at[w->dim[2]].c += p;
+  }
+  at.at[w->rank - 1] =
       (DenseIndex){.v = w->blocks > 1 ? idx_mul(w->k, w->ob, w->block) : 0, .c = channel, .lane = 1};
   w->store(w, value, &at);
 }
@@ -329,24 +340,39 @@ static void over_kernel(Walk *w, const Tile *t, uint32_t dim, KVal x, KVal tap, 
 }
 
 /* Kernel places before dimension 2 count as one number; along_row() scales it. */
-static void do_tile(Walk *w, const Tile *t, KVal first)
+static void one_block(Walk *w, const Tile *t, KVal x, KVal first)
 {
-  Kernel *k = w->k;
   DenseIndex column = {.v = t->column, .c = t->column ? 0 : t->at};
-  KVal x = w->x;
   Acc acc;
 
   for (unsigned p = 0; p < t->n; p++)
     for (unsigned v = 0; v < w->vecs; v++)
       acc.v[p][v] = first;
+  over_kernel(w, t, 0, x, k_idx(w->k, 0), &acc);
+  store_tile(w, column, &acc);
+}
+
+static void do_tile(Walk *w, const Tile *t, KVal first)
+{
+  Kernel *k = w->k;
+  KVal x = w->x;
+  unsigned tile = w->tile;
+  int64_t c = ((t->column ? 0 : t->at) * w->stride[2] - w->pad[2]) * w->x_stride[2];
+
   if (t->column)
     x = idx_add(k, x, idx_mul(k, t->column, w->stride[2] * w->x_stride[2]));
-  int64_t c = ((t->column ? 0 : t->at) * w->stride[2] - w->pad[2]) * w->x_stride[2];
   x = idx_add(k, x, k_idx(k, c));
-  unsigned tile = w->tile;
   w->tile = t->n;
-  over_kernel(w, t, 0, x, k_idx(k, 0), &acc);
-  store_tile(w, column, &acc);
+  if (w->blocks_inside && w->blocks > 1) {
+    w->ob = k_loop(k, k_idx(k, 0), k_idx(k, w->blocks), 1);
+    if (w->block_begins)
+      w->block_begins(w);
+    one_block(w, t, idx_add(k, x, idx_mul(k, w->ob, w->block)), first);
+    dense_forget(w->d);
+    k_end(k, NULL, 0);
+  } else {
+    one_block(w, t, x, first);
+  }
   w->tile = tile;
 }
 

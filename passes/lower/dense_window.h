@@ -5,9 +5,16 @@
 
 #include "passes/lower/dense.h"
 
-enum { WALK_MAX_TILE = 16, WALK_MAX_VECS = 8, WALK_UNROLL = 7, WALK_WIDE = 64, WALK_EDGES = 6 };
+enum {
+  WALK_MAX_TILE = 16,
+  WALK_MAX_VECS = 8,
+  WALK_UNROLL = 7,
+  WALK_WIDE = 64,
+  WALK_EDGES = 6,
+  WALK_ROWS = 8
+};
 /* WALK_UNROLL: kernel columns that are unrolled; up to WALK_WIDE of them, if the edges are at most WALK_EDGES tiles, these
- * are unrolled. */
+ * are unrolled. WALK_ROWS: as many grid iterations are enough. */
 
 /* Values of a tile: [pixel][vector of channels]. */
 typedef struct {
@@ -26,13 +33,17 @@ typedef void WalkStep(Walk *w, KVal x, int64_t dx, KVal tap, int64_t dtap, uint3
 /* What is done with a sum that is complete: value, at this point of the node's result. */
 typedef void WalkStore(Walk *w, KVal value, const DensePoint *at);
 
+/* Called when `ob` has its value, for what hangs on it. */
+typedef void WalkBlock(Walk *w);
+
 struct Walk {
   DenseLower *d;
   Kernel *k;
   Val v;
   /* three spatial dimensions, the first ones 1 where the op has fewer */
   int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad[3], x_stride[3];
-  uint32_t spatial;
+  uint32_t dim[3]; /* of the node, that each of these is; 0: none */
+  uint32_t rank;
   int64_t channels;  /* that one step walks over: input channels of a group, or 1 */
   int64_t x_channel; /* elements from one of them to the next */
   unsigned tile, vecs, lanes;
@@ -41,6 +52,10 @@ struct Walk {
   KElem elem; /* of sums */
   WalkStep *step;
   WalkStore *store;
+  WalkBlock *block_begins; /* NULL: nothing does */
+  bool
+      blocks_inside; /* a tile goes over all blocks, `block` elements of the input apart, before the next tile:
+                              where channels of the input are those of the result, so that whole lines are read */
   void *ctx;
   /* of the grid iteration */
   KVal batch, pos[3]; /* output index; pos[2] is unused */
