@@ -705,7 +705,7 @@ static Val mixed_anchor(Make *b, Val v)
 
 static void make_mixed(Make *b)
 {
-  static const Op unary[] = {OP_neg, OP_abs, OP_tanh, OP_sigmoid, OP_relu, OP_sin, OP_erf};
+  static const Op unary[] = {OP_neg, OP_abs, OP_tanh, OP_sigmoid, OP_relu, OP_atan, OP_erf};
   static const Op binary[] = {OP_add, OP_sub, OP_mul, OP_max, OP_min};
   Val known[2 + MIXED_NODES];
   uint8_t used[4096] = {0};
