@@ -209,7 +209,7 @@ bool op_conv_transpose(Import *im, const OnnxNode *n)
   bool constant = im_is_constant(im, w);
   Spread s = {.phases = 1};
 
-  if (!window_read(im, n, x, window_kernel_of(im, n, w), &s.w) || !spread_sizes(im, n, &tx, &s))
+  if (!window_read(im, n, &tx, window_kernel_of(im, n, w), &s.w) || !spread_sizes(im, n, &tx, &s))
     return false;
   if (group < 1 || tw.dim[0] % group || tw.dim[0] != tx.dim[1])
     return im_fail(im, n, "%lld channels, weights for %lld, group %lld", (long long)tx.dim[1],

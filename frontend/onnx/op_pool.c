@@ -6,72 +6,9 @@
 
 #include <math.h>
 
-/* ---- places that windows see, for tables */
-
-typedef struct {
-  Window w;
-  int64_t in[MAX_SPATIAL], out[MAX_SPATIAL];
-  int64_t places, count; /* products of out and of the kernel */
-} Geometry;
-
-static Geometry geometry(const Window *w, const Type *x)
-{
-  Geometry g = {.w = *w, .places = 1, .count = window_count(w)};
-
-  for (uint32_t i = 0; i < w->spatial; i++) {
-    g.in[i] = x->dim[2 + i];
-    g.out[i] = window_places(w, i, g.in[i]);
-    g.places *= g.out[i];
-  }
-  return g;
-}
-
-/* Coordinates in x of kernel element k of the window at place p. */
-static void seen(const Geometry *g, int64_t p, int64_t k, int64_t *at)
-{
-  for (uint32_t i = g->w.spatial; i-- > 0; p /= g->out[i], k /= g->w.kernel[i])
-    at[i] = p % g->out[i] * g->w.stride[i] + k % g->w.kernel[i] * g->w.dilation[i] - g->w.pad_lo[i];
-}
-
-/* Whether they lie in x, or in the pads around it. */
-static bool within(const Geometry *g, const int64_t *at, const int64_t *lo, const int64_t *hi)
-{
-  for (uint32_t i = 0; i < g->w.spatial; i++)
-    if (at[i] < -lo[i] || at[i] >= g->in[i] + hi[i])
-      return false;
-  return true;
-}
-
 static const int64_t no_pads[MAX_SPATIAL];
 
 /* ---- MaxPool */
-
-/* Positions in one channel: rows first, or columns first (storage_order 1). -1: outside of x. */
-static int64_t position(const Geometry *g, const int64_t *at, bool columns)
-{
-  int64_t p = 0;
-
-  if (!within(g, at, no_pads, no_pads))
-    return -1;
-  for (uint32_t i = 0; i < g->w.spatial; i++) {
-    uint32_t d = columns ? g->w.spatial - 1 - i : i;
-    p = p * g->in[d] + at[d];
-  }
-  return p;
-}
-
-/* [places, count] */
-static Val position_table(Import *im, const Geometry *g, bool columns)
-{
-  Tensor t = im_tensor_new(im, type_of(DT_I64, 2, (int64_t[]){g->places, g->count}));
-  int64_t at[MAX_SPATIAL];
-
-  for (int64_t i = 0; t.data && i < g->places * g->count; i++) {
-    seen(g, i / g->count, i % g->count, at);
-    tensor_set_int(&t, i, position(g, at, columns));
-  }
-  return t.data ? im_const_tensor(im, &t) : 0;
-}
 
 static double lowest_of(DType t)
 {
@@ -82,14 +19,17 @@ static double lowest_of(DType t)
 static Val max_places(Import *im, const OnnxNode *n, Val x, const Window *w)
 {
   Type t = im_type(im, x), y = t;
-  Geometry g = geometry(w, &t);
+  WindowGrid g;
+
+  if (!window_grid(im, n, w, &t, &g))
+    return 0;
   int64_t rows = t.dim[0] * t.dim[1], size = im_span(&t, 2, t.rank);
-  Val table = position_table(im, &g, false);
+  Val table = window_table(im, &g, false);
   Val outside = im_add2(im, OP_lt, table, im_const_i(im, DT_I64, 0));
   Val all = im_gather(im, im_reshape_to(im, x, rows, size), table, 1);
   Val best = im_arg(im, OP_argmax, im_where(im, outside, im_const_like(im, x, lowest_of(t.dtype)), all), 2,
                     false, false);
-  Val from = position_table(im, &g, im_int(im, n, "storage_order", 0));
+  Val from = window_table(im, &g, im_int(im, n, "storage_order", 0));
   Val first = im_op_f(im, OP_mul, im_iota(im, DT_I64, g.places), (double)g.count);
   Val channel = im_op_f(im, OP_mul, im_iota(im, DT_I64, rows), (double)size);
   Val at = im_gather(im, im_flat(im, from), im_add2(im, OP_add, best, first), 0);
@@ -100,9 +40,10 @@ static Val max_places(Import *im, const OnnxNode *n, Val x, const Window *w)
 bool op_max_pool(Import *im, const OnnxNode *n)
 {
   Val x = im_in(im, n, 0);
+  Type t = im_type(im, x);
   Window w;
 
-  if (!window_read_pool(im, n, x, im_ints(im, n, "kernel_shape"), &w, NULL))
+  if (!window_read_pool(im, n, &t, im_ints(im, n, "kernel_shape"), &w, NULL))
     return false;
   Val y = im_channels_first(im, im_pool(im, OP_pool_max, im_channels_last(im, x), &w));
   return im_out(im, n, 0, y) && (!im_wants(im, n, 1) || im_out(im, n, 1, max_places(im, n, x, &w)));
@@ -111,7 +52,7 @@ bool op_max_pool(Import *im, const OnnxNode *n)
 /* ---- AveragePool */
 
 /* Elements that each window counts, as [1, places .., 1]: those in x, and in the pads if they count. */
-static Val count_table(Import *im, DType dt, const Geometry *g, bool pads, const int64_t *pad_hi)
+static Val count_table(Import *im, DType dt, const WindowGrid *g, bool pads, const int64_t *pad_hi)
 {
   int64_t dim[2 + MAX_SPATIAL] = {1, 1, 1, 1, 1}, at[MAX_SPATIAL];
 
@@ -120,8 +61,8 @@ static Val count_table(Import *im, DType dt, const Geometry *g, bool pads, const
   for (int64_t p = 0; t.data && p < g->places; p++) {
     int64_t counted = 0;
     for (int64_t k = 0; k < g->count; k++) {
-      seen(g, p, k, at);
-      counted += pads ? within(g, at, g->w.pad_lo, pad_hi) : within(g, at, no_pads, no_pads);
+      window_seen(g, p, k, at);
+      counted += pads ? window_within(g, at, g->w.pad_lo, pad_hi) : window_within(g, at, no_pads, no_pads);
     }
     tensor_set(&t, p, counted ? counted : 1);
   }
@@ -146,17 +87,15 @@ Val window_average(Import *im, const OnnxNode *n, Val x)
 {
   Type t = im_type(im, x);
   int64_t pad_hi[MAX_SPATIAL];
+  WindowGrid g;
   Window w;
 
-  if (!window_read_pool(im, n, x, im_ints(im, n, "kernel_shape"), &w, pad_hi))
+  if (!window_read_pool(im, n, &t, im_ints(im, n, "kernel_shape"), &w, pad_hi))
     return 0;
   if (sees_all(&w, &t))
     return im_mean(im, x, spatial_axes(&t), true);
-  Geometry g = geometry(&w, &t);
-  if (g.places && g.count > (1 << 26) / g.places) {
-    im_fail(im, n, "%lld windows of %lld elements are too many", (long long)g.places, (long long)g.count);
+  if (!window_grid(im, n, &w, &t, &g))
     return 0;
-  }
   Val sum = im_pool(im, OP_pool_sum, im_channels_last(im, x), &w);
   Val count = count_table(im, t.dtype, &g, im_int(im, n, "count_include_pad", 0), pad_hi);
   return im_channels_first(im, im_add2(im, OP_div, sum, count));
@@ -185,9 +124,10 @@ bool op_lp_pool(Import *im, const OnnxNode *n)
 {
   Val x = im_in(im, n, 0);
   double p = im_opset(im, n) < 2 ? im_float(im, n, "p", 2) : (double)im_int(im, n, "p", 2);
+  Type t = im_type(im, x);
   Window w;
 
-  if (!window_read_pool(im, n, x, im_ints(im, n, "kernel_shape"), &w, NULL))
+  if (!window_read_pool(im, n, &t, im_ints(im, n, "kernel_shape"), &w, NULL))
     return false;
   Val powers = raised(im, im_float_compute(im, x), p);
   Val sum = im_channels_first(im, im_pool(im, OP_pool_sum, im_channels_last(im, powers), &w));
@@ -219,7 +159,7 @@ static bool unpooled(Import *im, const OnnxNode *n, Val x, Type *t)
   Window w;
 
   *t = im_type(im, x);
-  if (!window_read(im, n, x, im_ints(im, n, "kernel_shape"), &w))
+  if (!window_read(im, n, t, im_ints(im, n, "kernel_shape"), &w))
     return false;
   for (uint32_t i = 0; i < w.spatial; i++)
     t->dim[2 + i] = (t->dim[2 + i] - 1) * w.stride[i] + window_extent(&w, i) - w.pad_lo[i] - w.pad_hi[i];

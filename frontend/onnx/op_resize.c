@@ -11,7 +11,7 @@
 
 #include <math.h>
 
-enum { SIZE_MAX_AXIS = 1 << 24, TAPS_MAX = 1 << 12, GATHERS_MAX = 4 };
+enum { SIZE_MAX_AXIS = 1 << 22, TABLE_MAX = 1 << 22, TAPS_MAX = 1 << 12, GATHERS_MAX = 4 };
 
 typedef struct {
   const char *mode, *transform, *nearest;
@@ -147,7 +147,7 @@ static void weigh(const Map *m, const Style *s, double x, double radius, double 
 
 static bool new_tables(Import *im, const OnnxNode *n, Map *m)
 {
-  if (m->taps > TAPS_MAX || m->out > SIZE_MAX_AXIS / (int64_t)m->taps)
+  if (m->taps > TAPS_MAX || m->out > TABLE_MAX / (int64_t)m->taps)
     return im_fail(im, n, "%u weights for each of %lld elements are too many", m->taps, (long long)m->out);
   m->index = NEW_ARRAY(im->arena, int64_t, (size_t)m->out * m->taps);
   m->weight = NEW_ARRAY(im->arena, double, (size_t)m->out * m->taps);

@@ -1,6 +1,8 @@
 /* op_window.c - see op_window.h. */
 #include "frontend/onnx/op_window.h"
 
+#include <math.h>
+
 enum { WINDOW_MAX = 1 << 24 }; /* a kernel, stride, dilation or pad: products of two fit by far */
 
 /* One number for each dimension out of an attribute; `otherwise` where it is not given. */
@@ -27,15 +29,6 @@ int64_t window_places(const Window *w, uint32_t i, int64_t in)
 {
   int64_t room = in + w->pad_lo[i] + w->pad_hi[i] - window_extent(w, i);
   return room < 0 ? 0 : room / w->stride[i] + 1;
-}
-
-int64_t window_count(const Window *w)
-{
-  int64_t n = 1;
-
-  for (uint32_t i = 0; i < w->spatial; i++)
-    n *= w->kernel[i];
-  return n;
 }
 
 Ints window_kernel_of(Import *im, const OnnxNode *n, Val weights)
@@ -83,9 +76,9 @@ static bool read_pads(Import *im, const OnnxNode *n, Window *w, const Type *x)
   return true;
 }
 
-bool window_read(Import *im, const OnnxNode *n, Val x, Ints kernel, Window *w)
+bool window_read(Import *im, const OnnxNode *n, const Type *x, Ints kernel, Window *w)
 {
-  Type t = im_type(im, x);
+  Type t = *x;
   uint32_t d = t.rank > 2 ? t.rank - 2 : 0;
 
   *w = (Window){.spatial = d, .group = 1};
@@ -104,14 +97,13 @@ bool window_read(Import *im, const OnnxNode *n, Val x, Ints kernel, Window *w)
          read_pads(im, n, w, &t);
 }
 
-bool window_read_pool(Import *im, const OnnxNode *n, Val x, Ints kernel, Window *w, int64_t *pad_hi)
+bool window_read_pool(Import *im, const OnnxNode *n, const Type *x, Ints kernel, Window *w, int64_t *pad_hi)
 {
-  Type t = im_type(im, x);
 
   if (!window_read(im, n, x, kernel, w))
     return false;
   for (uint32_t i = 0; i < w->spatial; i++) {
-    int64_t in = t.dim[2 + i], reach = in + w->pad_lo[i], room = reach + w->pad_hi[i] - window_extent(w, i);
+    int64_t in = x->dim[2 + i], reach = in + w->pad_lo[i], room = reach + w->pad_hi[i] - window_extent(w, i);
     if (pad_hi)
       pad_hi[i] = w->pad_hi[i];
     if (!im_int(im, n, "ceil_mode", 0) || room < 0)
@@ -122,6 +114,68 @@ bool window_read_pool(Import *im, const OnnxNode *n, Val x, Ints kernel, Window 
   }
   return true;
 }
+
+/* ---- tables */
+
+enum { SEEN_MAX = 1 << 26 };
+
+bool window_grid(Import *im, const OnnxNode *n, const Window *w, const Type *x, WindowGrid *g)
+{
+  double all = 1;
+
+  *g = (WindowGrid){.w = *w, .places = 1, .count = 1};
+  for (uint32_t i = 0; i < w->spatial; i++) {
+    g->in[i] = x->dim[2 + i];
+    g->out[i] = window_places(w, i, g->in[i]);
+    all *= fmax(1, (double)g->out[i]) * (double)w->kernel[i];
+    if (all > SEEN_MAX)
+      return im_fail(im, n, "its windows see more than %d elements", SEEN_MAX);
+    g->places *= g->out[i];
+    g->count *= w->kernel[i];
+  }
+  return true;
+}
+
+void window_seen(const WindowGrid *g, int64_t p, int64_t k, int64_t *at)
+{
+  for (uint32_t i = g->w.spatial; i-- > 0; p /= g->out[i], k /= g->w.kernel[i])
+    at[i] = p % g->out[i] * g->w.stride[i] + k % g->w.kernel[i] * g->w.dilation[i] - g->w.pad_lo[i];
+}
+
+bool window_within(const WindowGrid *g, const int64_t *at, const int64_t *lo, const int64_t *hi)
+{
+  for (uint32_t i = 0; i < g->w.spatial; i++)
+    if (at[i] < -lo[i] || at[i] >= g->in[i] + hi[i])
+      return false;
+  return true;
+}
+
+int64_t window_position(const WindowGrid *g, const int64_t *at, bool columns)
+{
+  int64_t p = 0;
+
+  for (uint32_t i = 0; i < g->w.spatial; i++) {
+    uint32_t d = columns ? g->w.spatial - 1 - i : i;
+    if (at[d] < 0 || at[d] >= g->in[d])
+      return -1;
+    p = p * g->in[d] + at[d];
+  }
+  return p;
+}
+
+Val window_table(Import *im, const WindowGrid *g, bool columns)
+{
+  Tensor t = im_tensor_new(im, type_of(DT_I64, 2, (int64_t[]){g->places, g->count}));
+  int64_t at[MAX_SPATIAL];
+
+  for (int64_t i = 0; t.data && i < g->places * g->count; i++) {
+    window_seen(g, i / g->count, i % g->count, at);
+    tensor_set_int(&t, i, window_position(g, at, columns));
+  }
+  return t.data ? im_const_tensor(im, &t) : 0;
+}
+
+/* ---- convolutions */
 
 /* Negative pads cut x; the window keeps the others. */
 static Val cut_pads(Import *im, Val x, Window *w)
@@ -145,9 +199,10 @@ Val window_conv(Import *im, Val x, Val weights, Val bias, Window w)
 
 Val window_conv_onnx(Import *im, const OnnxNode *n, Val x, Val weights, Val bias)
 {
+  Type t = im_type(im, x);
   Window w;
 
-  if (!window_read(im, n, x, window_kernel_of(im, n, weights), &w))
+  if (!window_read(im, n, &t, window_kernel_of(im, n, weights), &w))
     return 0;
   w.group = im_int(im, n, "group", 1);
   Val y = window_conv(im, im_channels_last(im, x), im_channels_last(im, weights), bias, w);
