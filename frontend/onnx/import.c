@@ -109,7 +109,7 @@ static bool call_function(Import *im, const OnnxNode *n, const OnnxFunction *f)
   s->call = n;
   s->caller = im->scope;
   for (uint32_t i = 0; i < f->n_inputs; i++)
-    in[i] = im_opt(im, n, i);
+    in[i] = im_any(im, n, i);
   if (!im_ok(im) || !enter(im, s, &before))
     return false;
   for (uint32_t i = 0; i < f->n_inputs; i++)
@@ -184,6 +184,8 @@ static bool add_outputs(Import *im, const OnnxGraph *g)
       return im_fail(im, NULL, "output %u has no name", i);
     if (!im_lookup(im, name, &v) || !v)
       return im_fail(im, NULL, "no node gives output '%s'", name);
+    if (im_sequence(im, v))
+      return im_fail(im, NULL, "output '%s' is a sequence of tensors, which is not supported", name);
     im->from = name;
     im_emit(im, OP_output, &v, 1, (Attr){.name = name}, NULL);
   }

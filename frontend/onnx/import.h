@@ -55,6 +55,13 @@ bool onnx_import(const OnnxModel *m, const OnnxImportOptions *opt, Arena *a, Mod
 
 typedef struct ImScope ImScope; /* names of one graph or function body; import.c */
 
+/* A list of tensors, whose length is known at import. */
+typedef struct {
+  Val name; /* that stands for it in scopes: a node which nothing uses */
+  const Val *items;
+  uint32_t len;
+} ImSequence;
+
 typedef struct Import {
   Arena *arena; /* the module's */
   Module *module;
@@ -70,9 +77,11 @@ typedef struct Import {
   struct {
     Val *data;
     uint32_t cap, len;
-  } shared;             /* constants by their contents */
-  double work;          /* that folding took so far: it has an end, whatever the file holds */
-  uint64_t table_bytes; /* and so have the tables that handlers made */
+  } shared;                    /* constants by their contents */
+  ARRAY(ImSequence) sequences; /* by ascending names */
+  uint32_t sequence_items;     /* in all of them */
+  double work;                 /* that folding took so far: it has an end, whatever the file holds */
+  uint64_t table_bytes;        /* and so have the tables that handlers made */
 } Import;
 
 typedef bool (*OnnxHandler)(Import *im, const OnnxNode *n);
@@ -246,6 +255,14 @@ Val im_conv(Import *im, Val x, Val w, Val bias,
 Val im_pool(Import *im, Op op, Val x, const Window *win); /* OP_pool_max, OP_pool_sum; channels last */
 Val im_channels_last(Import *im, Val v);                  /* [N, C, ..] -> [N, .., C] */
 Val im_channels_first(Import *im, Val v);                 /* [N, .., C] -> [N, C, ..] */
+
+/* ---- sequences of tensors, and optional values, which both are resolved at import */
+
+Val im_any(Import *im, const OnnxNode *n,
+           uint32_t i); /* as im_opt, also of a sequence, which im_in refuses */
+const ImSequence *im_sequence(const Import *im, Val v);                      /* NULL: v is a tensor, or 0 */
+const ImSequence *im_in_sequence(Import *im, const OnnxNode *n, uint32_t i); /* an empty one after an error */
+Val im_sequence_new(Import *im, const Val *items, uint32_t len);             /* copies */
 
 /* ---- graphs inside nodes (If, Loop, Scan) */
 

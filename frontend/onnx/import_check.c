@@ -24,8 +24,6 @@ static const struct {
   const char *part; /* of the op's name, or its domain */
   const char *help;
 } hints[] = {
-    {"Sequence", "export without sequences of tensors"},
-    {"Optional", "export without optional values"},
     {"String", "process texts outside of the model"},
     {"Regex", "process texts outside of the model"},
     {"TfIdf", "process texts outside of the model"},

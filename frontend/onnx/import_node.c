@@ -8,6 +8,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+enum { SEQUENCE_ITEMS_MAX = 1 << 22 }; /* unrolled loops end here */
+
 /* ---- messages */
 
 static const char *node_name(const OnnxNode *n)
@@ -118,7 +120,7 @@ uint32_t im_in_count(const OnnxNode *n)
   return count;
 }
 
-Val im_opt(Import *im, const OnnxNode *n, uint32_t i)
+Val im_any(Import *im, const OnnxNode *n, uint32_t i)
 {
   Val v = 0;
 
@@ -127,6 +129,16 @@ Val im_opt(Import *im, const OnnxNode *n, uint32_t i)
   if (!im_lookup(im, n->inputs[i], &v))
     im_fail(im, n, "input '%s' is not defined before it", n->inputs[i]);
   return v;
+}
+
+Val im_opt(Import *im, const OnnxNode *n, uint32_t i)
+{
+  Val v = im_any(im, n, i);
+
+  if (!im_sequence(im, v))
+    return v;
+  im_fail(im, n, "input '%s' is a sequence of tensors", n->inputs[i]);
+  return 0;
 }
 
 Val im_in(Import *im, const OnnxNode *n, uint32_t i)
@@ -159,6 +171,50 @@ bool im_out(Import *im, const OnnxNode *n, uint32_t i, Val v)
   if (im_wants(im, n, i))
     im_bind(im, n->outputs[i], v);
   return true;
+}
+
+/* ---- sequences */
+
+const ImSequence *im_sequence(const Import *im, Val v)
+{
+  uint32_t lo = 0, hi = im->sequences.len;
+
+  while (lo < hi) {
+    uint32_t at = (lo + hi) / 2;
+    if (im->sequences.data[at].name < v)
+      lo = at + 1;
+    else
+      hi = at;
+  }
+  return lo < im->sequences.len && im->sequences.data[lo].name == v ? &im->sequences.data[lo] : NULL;
+}
+
+const ImSequence *im_in_sequence(Import *im, const OnnxNode *n, uint32_t i)
+{
+  static const ImSequence none;
+  Val v = im_any(im, n, i);
+  const ImSequence *s = im_sequence(im, v);
+
+  if (!s)
+    im_fail(im, n, v ? "input %u is no sequence" : "input %u is missing", i);
+  return s ? s : &none;
+}
+
+/* Its name is a node of its own: not shared with an equal constant. */
+Val im_sequence_new(Import *im, const Val *items, uint32_t len)
+{
+  static const Type scalar = {.dtype = DT_F32};
+
+  if (!im_ok(im))
+    return 0;
+  if (len > SEQUENCE_ITEMS_MAX - im->sequence_items) {
+    im_fail(im, im->node, "more than %d tensors in sequences", SEQUENCE_ITEMS_MAX);
+    return 0;
+  }
+  im->sequence_items += len;
+  Val v = graph_add(im->graph, OP_const, NULL, 0, (Attr){0}, &scalar);
+  *PUSH(im->arena, im->sequences) = (ImSequence){v, arena_copy(im->arena, items, len * sizeof *items), len};
+  return v;
 }
 
 int64_t im_opset(const Import *im, const OnnxNode *n)

@@ -28,7 +28,7 @@ static bool both_branches(Import *im, const OnnxNode *n, Val c)
   for (uint32_t i = 0; ok && i < n->n_outputs; i++) {
     Type a = im_type(im, yes[i]), b = im_type(im, no[i]);
     Tensor t;
-    if (!type_eq(&a, &b)) /* says which input decides */
+    if (!type_eq(&a, &b) || im_sequence(im, yes[i]) || im_sequence(im, no[i])) /* says which input decides */
       return im_need_constant(im, n, c, "cond", &t);
     ok = im_out(im, n, i, im_where(im, c, yes[i], no[i]));
   }
@@ -87,6 +87,16 @@ static bool give_carried(Rounds *r)
   return ok;
 }
 
+static bool add_to_piles(Rounds *r, const Val *v)
+{
+  for (uint32_t i = 0; i < r->scanned; i++) {
+    if (im_sequence(r->im, v[i]))
+      return im_fail(r->im, r->n, "a result of each round is a sequence of tensors");
+    *PUSH(r->im->arena, r->piles[i]) = v[i];
+  }
+  return true;
+}
+
 /* ---- Loop: body(iteration, condition, carried ..) -> (condition, carried .., scan ..) */
 
 typedef struct {
@@ -111,7 +121,8 @@ static bool carry(Loop *l, const Val *next)
 
   for (uint32_t i = 0; i < r->carried; i++) {
     Type a = im_type(r->im, next[i]), b = im_type(r->im, r->state[i]);
-    if (l->active && !type_eq(&a, &b))
+    bool list = im_sequence(r->im, next[i]) || im_sequence(r->im, r->state[i]);
+    if (l->active && (list || !type_eq(&a, &b)))
       return im_fail(r->im, r->n,
                      "carried value %u changes its shape, and the end of the loop is only known at run time",
                      i);
@@ -130,9 +141,7 @@ static bool one_round(Loop *l, int64_t round, Val condition)
   memcpy(r->in + 2, r->state, r->carried * sizeof *r->in);
   if (!im_graph(im, r->body, r->in, r->body->n_inputs, r->out) || !carry(l, r->out + 1))
     return false;
-  for (uint32_t i = 0; i < r->scanned; i++)
-    *PUSH(im->arena, r->piles[i]) = r->out[1 + r->carried + i];
-  return true;
+  return add_to_piles(r, r->out + 1 + r->carried);
 }
 
 static bool run_rounds(Loop *l, Val condition)
@@ -215,7 +224,8 @@ bool op_loop(Import *im, const OnnxNode *n)
   if (l.r.body->n_inputs != n->n_inputs || l.r.body->n_outputs != 1 + n->n_outputs)
     return im_fail(im, n, "the body has %u inputs and %u outputs", l.r.body->n_inputs, l.r.body->n_outputs);
   for (uint32_t i = 0; i < l.r.carried; i++)
-    l.r.state[i] = im_in(im, n, i + 2);
+    if (!(l.r.state[i] = im_any(im, n, i + 2)))
+      return im_fail(im, n, "input %u is missing", i + 2);
   Val condition = im_has(im, n, 1) ? im_in(im, n, 1) : im_const_i(im, DT_BOOL, 1);
   return im_ok(im) && run_rounds(&l, condition) && give_carried(&l.r) && give_piles(&l.r, 1 + l.r.carried);
 }
@@ -248,9 +258,7 @@ static bool scan_round(Scan *s, int64_t round, int64_t rounds)
   if (!im_graph(im, r->body, r->in, r->body->n_inputs, r->out))
     return false;
   memcpy(r->state, r->out, r->carried * sizeof *r->state);
-  for (uint32_t i = 0; i < r->scanned; i++)
-    *PUSH(im->arena, r->piles[i]) = r->out[r->carried + i];
-  return true;
+  return add_to_piles(r, r->out + r->carried);
 }
 
 static Val scan_result(Scan *s, uint32_t i)

@@ -25,7 +25,7 @@ static bool take_dims(Import *im, const OnnxNode *n, Ints x, int64_t *d)
 
 bool op_identity(Import *im, const OnnxNode *n)
 {
-  return im_out(im, n, 0, im_in(im, n, 0));
+  return im_out(im, n, 0, im_any(im, n, 0));
 }
 
 /* 0 keeps the input's dimension (unless allowzero), -1 takes what is left. */

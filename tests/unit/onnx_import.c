@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #define MODEL(graph)      "1:8 8{ 2:13 } 7{ " graph " }"
+#define MODEL_17(graph)   "1:8 8{ 2:17 } 7{ " graph " }"
 #define DIM(n)            "1{ 1:" #n " } "
 #define FREE(name)        "1{ 2'" name "' } "
 #define IN(name, t, dims) "11{ 1'" name "' 2{ 1{ 1:" #t " 2{ " dims "} } } } "
@@ -107,6 +108,10 @@ typedef struct {
   "5{ 1'body' 20:5 6{ 2'b' 1{ 4'Add' 1'v' 1'v' 2'v2' } 1{ 4'Less' 1'v2' 1'eight' 2'c2' } 11{ 1'i' } 11{ "    \
   "1'c' } "                                                                                                  \
   "11{ 1'v' } 12{ 1'c2' } 12{ 1'v2' } } } "
+/* body(iteration, condition, list) -> (condition, list and x) */
+#define LIST_BODY                                                                                            \
+  "5{ 1'body' 20:5 6{ 2'b' 1{ 4'Identity' 1'c' 2'c2' } 1{ 4'SequenceInsert' 1'l' 1'x' 2'l2' } 11{ 1'i' } "   \
+  "11{ 1'c' } 11{ 1'l' } 12{ 1'c2' } 12{ 1'l2' } } } "
 #define BRANCH(name, op) "5{ 1'" name "' 20:5 6{ 2'g' 1{ 4'" op "' 1'x' 2'r' } 12{ 1'r' } } } "
 #define EIGHT            "5{ 8'eight' 2:1 4(8) } "
 
@@ -187,6 +192,24 @@ static const Good good[] = {
     {MODEL(NODE("Cast", "1'w'", "2'v' 5{ 1'to' 3:1 20:2 }") NODE("Add", "1'x' 1'v'", "2'y'") IN("x", 1, "")
                OUT("y") "5{ 8'w' 1:3 2:3 5[1 2 3] } "),
      "", "f32[3] = 1 2 3"},
+    /* sequences do not last: [x0 x1], without its first, with x at the front -> x, x1 */
+    {MODEL(NODE("SplitToSequence", "1'x' 1'two'", "2's'") NODE("SequenceErase", "1's' 1'zero'", "2't'")
+               NODE("SequenceInsert", "1't' 1'x' 1'back'", "2'u'") NODE("SequenceLength", "1'u'", "2'n'")
+                   NODE("Sub", "1'n' 1'two'", "2'i'") NODE("SequenceAt", "1'u' 1'i'", "2'v'")
+                       NODE("ConcatFromSequence", "1'u'", "2'y' 5{ 1'axis' 3:0 20:2 }") X4 OUT("v") OUT("y")
+                           I64("zero", 1, "0") I64("back", 1, "-1") "5{ 8'two' 2:7 7[2] } "),
+     "",
+     "%2 = slice f32[2] %1 axis=0 start=2 count=2\n%3 = concat f32[6] %1, %2 axis=0\n%4 = output f32[4] %1 "
+     "v\n%5 = output f32[6] %3 y"},
+    /* a loop makes one */
+    {MODEL(NODE("SequenceEmpty", "", "2'e'") "1{ 4'Loop' 1'n' 1'' 1'e' 2's' " LIST_BODY "} " NODE(
+         "ConcatFromSequence", "1's'", "2'y' 5{ 1'axis' 3:0 20:2 } 5{ 1'new_axis' 3:1 20:2 }")
+               X4 OUT("y") "5{ 8'n' 2:7 7[3] } "),
+     "", "concat f32[3,4] %2, %3, %4 axis=0"},
+    {MODEL_17(NODE("Optional", "1'x'", "2'o'") NODE("OptionalHasElement", "1'o'", "2'h'")
+                  NODE("OptionalGetElement", "1'o'", "2'v'") NODE("OptionalHasElement", "1''", "2'm'")
+                      X4 OUT("v") OUT("h") OUT("m")),
+     "", "const bool[] 1\noutput f32[4] %1 v"},
 };
 
 static const char *after_line(const char *text, const char *line, size_t n)
@@ -270,7 +293,30 @@ static const Good bad[] = {
      "opset, or with a "
      "decomposition into simpler operators; Bar (ai.onnx opset 13, 1 node, first 'z')"},
     {MODEL(NODE("Swish", "1'x'", "2'y'") X4 OUT("y")), "", "export with opset 24 or later"},
-    {MODEL(NODE("SequenceEmpty", "", "2'y'") X4 OUT("x")), "", "export without sequences"},
+    {MODEL(NODE("StringConcat", "1'x' 1'x'", "2'y'") X4 OUT("y")), "", "process texts outside of the model"},
+    {MODEL(NODE("SequenceEmpty", "", "2'y'") X4 OUT("y")), "", "output 'y' is a sequence of tensors"},
+    {MODEL(NODE("SequenceEmpty", "", "2's'") NODE("Relu", "1's'", "2'y'") X4 OUT("y")), "",
+     "node 'y' (Relu): input 's' is a sequence of tensors"},
+    {MODEL(NODE("SequenceLength", "1'x'", "2'y'") X4 OUT("y")), "", "input 0 is no sequence"},
+    {MODEL(NODE("SequenceEmpty", "", "2's'") NODE("SequenceErase", "1's'", "2't'")
+               NODE("SequenceLength", "1't'", "2'y'") X4 OUT("y")),
+     "", "position -1 in a sequence of 0"},
+    {MODEL(NODE("SequenceConstruct", "1'x'", "2's'") NODE("SequenceAt", "1's' 1'one'", "2'y'") X4 OUT("y")
+               I64("one", 1, "1")),
+     "", "position 1 in a sequence of 1"},
+    {MODEL(NODE("SplitToSequence", "1'x' 1'z'", "2's'") NODE("SequenceLength", "1's'", "2'y'") X4 OUT("y")
+               I64("z", 2, "3 9223372036854775807")),
+     "", "part 1 has 9223372036854775807 elements"},
+    {MODEL(NODE("SplitToSequence", "1'x' 1'z'", "2's'") NODE("SequenceLength", "1's'", "2'y'")
+               X4 OUT("y") "5{ 8'z' 2:7 7[0] } "),
+     "", "4 elements in parts of 0"},
+    {MODEL("1{ 4'Loop' 1'n' 1'' 1'e' 2's' " LIST_BODY "} " NODE("SequenceEmpty", "", "2'q'")
+               X4 OUT("s") "5{ 8'n' 2:7 7[3] } "),
+     "", "input 'e' is not defined"},
+    {MODEL(NODE("SequenceEmpty", "", "2'e'") "1{ 4'If' 1'c' 2'y' " BRANCH("then_branch", "Relu")
+               BRANCH("else_branch", "SequenceConstruct") "} " X4 IN("c", 9, "") OUT("y")),
+     "", "comes from input 'c'"},
+    {MODEL_17(NODE("OptionalGetElement", "1''", "2'y'") X4 OUT("y")), "", "there is no value"},
     {MODEL("1{ 4'Scale' 7'org.who' 1'x' 2'y' } " X4 OUT("y")), "", "Scale (org.who opset 1"},
     {MODEL("1{ 4'If' 1'c' 2'y' " BRANCH("then_branch", "Relu")
                BRANCH("else_branch", "Nothing") "} " X4 IN("c", 9, "") OUT("y")),
