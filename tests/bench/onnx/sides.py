@@ -59,10 +59,10 @@ class Ours:
         return self.made[case.name]
 
     def compile_now(self, case):
-        """If it does not go with all inputs free: whole numbers, such as a sampling rate, as constants."""
+        """Whole numbers among the inputs, such as a sampling rate, are constants, unless micc must have them free."""
         program, numbers = os.path.join(self.bench, case.name), case.numbers()
         shapes = [f"--shape={name}={'x'.join(map(str, shape))}" for name, shape in case.shapes().items() if shape]
-        for fixed in [{}, numbers] if numbers else [{}]:
+        for fixed in [numbers, {}] if numbers else [{}]:
             try:
                 capture([self.micc, case.model, *self.flags, *shapes, *[f"--fix={n}={v}" for n, v in fixed.items()], "-o", program])
                 return program, [f"{n}={f}" for n, f in case.inputs if n not in fixed]
