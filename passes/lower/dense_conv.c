@@ -248,6 +248,8 @@ bool lower_dense_conv(DenseLower *d, Val v)
   Conv c = {.kind = INPUT_ONE};
   Walk *w = &c.w;
 
+  if (dense_few(d, v))
+    return true;
   init(&c, d, v);
   dense_begin(d, "conv%u.%lldx%lldx%lld.%lld.%lld%s%s", win->spatial, (long long)w->outputs,
               (long long)c.columns, (long long)c.in_group, (long long)n->type.dim[n->type.rank - 2],

@@ -265,7 +265,7 @@ static KVal cut(const Walk *w, uint32_t dim, KVal i, int64_t a, int64_t most)
 }
 
 /* The range of kernel places along a dimension that are inside the input at output index i. */
-static void kernel_range(const Walk *w, uint32_t dim, KVal i, KVal *lo, KVal *hi)
+void walk_range(const Walk *w, uint32_t dim, KVal i, KVal *lo, KVal *hi)
 {
   int64_t n = w->kernel[dim],
           end = (w->out[dim] - 1) * w->stride[dim] + (n - 1) * w->dilation[dim] - w->pad[dim];
@@ -309,7 +309,7 @@ static void along_row(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
     return;
   }
   if (!t->interior)
-    kernel_range(w, 2, t->column, &lo, &hi);
+    walk_range(w, 2, t->column, &lo, &hi);
   columns_loop(w, t, x, tap, lo, hi, acc);
 }
 
@@ -331,7 +331,7 @@ static void over_kernel(Walk *w, const Tile *t, uint32_t dim, KVal x, KVal tap, 
     over_kernel(w, t, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), tap, acc);
     return;
   }
-  kernel_range(w, dim, w->pos[dim], &lo, &hi);
+  walk_range(w, dim, w->pos[dim], &lo, &hi);
   KVal i = enter(w, t, lo, hi, acc);
   Acc body = *acc;
   at = idx_add(k, at, idx_mul(k, i, w->dilation[dim]));
@@ -379,7 +379,7 @@ static void do_tile(Walk *w, const Tile *t, KVal first)
 /* ---- a row in tiles */
 
 /* The first output whose window begins inside the row, and the first behind it whose window ends outside. */
-static void interior(const Walk *w, int64_t *lo, int64_t *hi)
+void walk_interior(const Walk *w, int64_t *lo, int64_t *hi)
 {
   int64_t reach = w->in[2] - 1 + w->pad[2] - (w->kernel[2] - 1) * w->dilation[2];
 
@@ -413,7 +413,7 @@ void walk_row(Walk *w, KVal first)
   int64_t lo, hi, step = w->tile;
   bool few;
 
-  interior(w, &lo, &hi);
+  walk_interior(w, &lo, &hi);
   few = w->kernel[2] <= WALK_UNROLL ||
         (w->kernel[2] <= WALK_WIDE && (lo + w->out[2] - hi + 2 * step - 2) / step <= WALK_EDGES);
   if (few) /* edge tiles are whole ones, that reach inside */

@@ -70,6 +70,13 @@ unsigned walk_tile(const Walk *w, unsigned most);
 /* Takes apart a grid index that counts batch, pos[0], pos[1] (the last fastest). */
 void walk_position(Walk *w, KVal index);
 int64_t walk_rows(const Walk *w, int64_t batch);
+/* Kernel places lo .. hi - 1 of a dimension meet the input at output index i. */
+void walk_range(const Walk *w, uint32_t dim, KVal i, KVal *lo, KVal *hi);
+/* The first output of a row whose window begins inside it, and the first behind that whose window ends outside. */
+void walk_interior(const Walk *w, int64_t *lo, int64_t *hi);
 /* The row at pos: every tile of it, `first` being the sums before. */
 void walk_row(Walk *w, KVal first);
+/* dense_few.c: convolutions of few output channels; false: not one that it takes. */
+bool dense_few(DenseLower *d, Val v);
+
 #endif
