@@ -1,7 +1,8 @@
 /* onnx_ops.c - the table of operators, and how a node finds its row. */
 #include "frontend/onnx/onnx_ops.h"
 
-const char *const onnx_domains[OD_COUNT] = {[OD_AI] = "", [OD_MS] = "com.microsoft", [OD_ML] = "ai.onnx.ml"};
+const char *const onnx_domains[OD_COUNT] = {
+    [OD_AI] = "", [OD_MS] = "com.microsoft", [OD_ML] = "ai.onnx.ml", [OD_PREVIEW] = "ai.onnx.preview"};
 
 const OnnxOp onnx_ops[] = {
 #define ONNX(name, domain, since, handler, doc) {#name, OD_##domain, since, handler, doc},

@@ -8,7 +8,7 @@
 #include "frontend/onnx/onnx_ops.def"
 #undef ONNX
 
-typedef enum { OD_AI, OD_MS, OD_ML, OD_COUNT } OnnxDomain;
+typedef enum { OD_AI, OD_MS, OD_ML, OD_PREVIEW, OD_COUNT } OnnxDomain;
 
 typedef struct {
   const char *name;

@@ -68,12 +68,13 @@ static Val attend(Import *im, const OnnxNode *n, const Attend *a)
     im_fail(im, n, "%lld heads of queries, %lld of keys", (long long)heads, (long long)groups);
     return 0;
   }
-  Val q = im_reshape_to(im, a->q, batch, groups, heads / groups, s, size), k = im_unsqueeze(im, a->k, 2);
-  Val scores = im_op_f(im, OP_mul, im_matmul(im, q, im_swap(im, k, 3, 4)), scale);
-  scores = masked(im, a, im_reshape_to(im, scores, batch, heads, s, im_dim(im, a->k, 2)));
-  scores =
-      im_reshape_to(im, im_softmax(im, scores, 3), batch, groups, heads / groups, s, im_dim(im, a->k, 2));
-  Val y = im_reshape_to(im, im_matmul(im, scores, im_unsqueeze(im, a->v, 2)), batch, heads, s, width);
+  int64_t rows = heads / groups * s,
+          t = im_dim(im, a->k, 2); /* heads that share keys are rows of one product */
+  Val q = im_reshape_to(im, a->q, batch, groups, rows, size);
+  Val scores = im_op_f(im, OP_mul, im_matmul(im, q, im_swap(im, a->k, 2, 3)), scale);
+  scores = im_softmax(im, masked(im, a, im_reshape_to(im, scores, batch, heads, s, t)), 3);
+  Val y = im_matmul(im, im_reshape_to(im, scores, batch, groups, rows, t), a->v);
+  y = im_reshape_to(im, y, batch, heads, s, width);
   return im_reshape_to(im, im_swap(im, y, 1, 2), batch, s, heads * width);
 }
 
