@@ -28,40 +28,49 @@ typedef struct {
   bool *outside;  /* [out]: gets the extrapolation value; NULL: none */
 } Map;
 
-/* ---- coordinates: where place i of the result lies in the input */
+/* ---- coordinates: where place i of the result lies in the input. In f32, as runtimes compute them: which element is the
+ * nearest hangs on that. */
 
-typedef double (*Transform)(const Map *m, double i);
+typedef float (*Transform)(const Map *m, float i);
 
-static double half_pixel(const Map *m, double i)
+static float scale_of(const Map *m)
 {
-  return (i + 0.5) / m->scale - 0.5;
+  return (float)m->scale;
 }
-static double half_pixel_symmetric(const Map *m, double i)
+static float full_size(const Map *m)
 {
-  double full = m->scale * (double)m->in, centre = (double)m->in / 2;
-  return centre * (1 - (double)m->out / full) + half_pixel(m, i);
+  return scale_of(m) * (float)m->in;
 }
-static double pytorch_half_pixel(const Map *m, double i)
+static float half_pixel(const Map *m, float i)
 {
-  return m->scale * (double)m->in == 1 ? -0.5 : half_pixel(m, i);
+  return (i + 0.5f) / scale_of(m) - 0.5f;
 }
-static double align_corners(const Map *m, double i)
+static float half_pixel_symmetric(const Map *m, float i)
 {
-  double full = m->scale * (double)m->in;
-  return full == 1 ? 0 : i * (double)(m->in - 1) / (full - 1);
+  float centre = (float)m->in / 2;
+  return centre * (1 - (float)m->out / full_size(m)) + half_pixel(m, i);
 }
-static double asymmetric(const Map *m, double i)
+static float pytorch_half_pixel(const Map *m, float i)
 {
-  return i / m->scale;
+  return m->out == 1 ? 0 : half_pixel(m, i);
 }
-static double tf_half_pixel_for_nn(const Map *m, double i)
+static float align_corners(const Map *m, float i)
 {
-  return (i + 0.5) / m->scale;
+  return m->out == 1 ? 0 : i * (float)(m->in - 1) / (full_size(m) - 1);
 }
-static double tf_crop_and_resize(const Map *m, double i)
+static float asymmetric(const Map *m, float i)
 {
-  double full = m->scale * (double)m->in, last = (double)(m->in - 1), part = m->roi[1] - m->roi[0];
-  return m->roi[0] * last + (full == 1 ? part * last / 2 : i * part * last / (full - 1));
+  return i / scale_of(m);
+}
+static float tf_half_pixel_for_nn(const Map *m, float i)
+{
+  return (i + 0.5f) / scale_of(m);
+}
+static float tf_crop_and_resize(const Map *m, float i)
+{
+  float last = (float)(m->in - 1), from = (float)m->roi[0] * last,
+        part = (float)(m->roi[1] - m->roi[0]) * last;
+  return from + (m->out == 1 ? part / 2 : i * part / (full_size(m) - 1));
 }
 
 static const struct {
@@ -166,7 +175,7 @@ static bool make_nearest(Import *im, const OnnxNode *n, Map *m, const Style *s, 
   if (!new_tables(im, n, m))
     return false;
   for (int64_t i = 0; i < m->out; i++) {
-    m->index[i] = clamp(roundings[r].of(at(m, (double)i)), m->in);
+    m->index[i] = clamp(roundings[r].of((double)at(m, (float)i)), m->in);
     m->weight[i] = 1;
   }
   return true;
@@ -182,7 +191,7 @@ static bool make_map(Import *im, const OnnxNode *n, const Style *s, Map *m)
   if (at == tf_crop_and_resize) {
     m->outside = NEW_ARRAY(im->arena, bool, (size_t)m->out);
     for (int64_t i = 0; i < m->out; i++)
-      m->outside[i] = at(m, (double)i) < 0 || at(m, (double)i) > (double)(m->in - 1);
+      m->outside[i] = at(m, (float)i) < 0 || at(m, (float)i) > (float)(m->in - 1);
   }
   if (!strcmp(s->mode, "nearest"))
     return make_nearest(im, n, m, s, at);
@@ -192,7 +201,7 @@ static bool make_map(Import *im, const OnnxNode *n, const Style *s, Map *m)
   if (!new_tables(im, n, m))
     return false;
   for (int64_t i = 0; i < m->out; i++)
-    weigh(m, s, at(m, (double)i), radius, shrink, m->index + i * m->taps, m->weight + i * m->taps);
+    weigh(m, s, (double)at(m, (float)i), radius, shrink, m->index + i * m->taps, m->weight + i * m->taps);
   return true;
 }
 

@@ -136,17 +136,21 @@ struct Rnn {
   uint32_t directions;
   int64_t steps, batch, hidden;
   bool batch_first;
-  double clip; /* 0: none */
+  double clip; /* 0: none; cell states are not clipped, as in ONNX Runtime and OpenVINO */
   Val x;       /* [steps, batch, inputs] */
   Val lengths; /* [batch, 1] or 0 */
   Activation act[2 * ACTS_MAX];
 };
 
+static Val activate_free(const Rnn *r, const Direction *d, uint32_t which, Val x)
+{
+  return d->act[which].of(r->im, x, d->act[which].a, d->act[which].b);
+}
+
+/* Of a gate: `clip` bounds what goes in. */
 static Val activate(const Rnn *r, const Direction *d, uint32_t which, Val x)
 {
-  if (r->clip > 0)
-    x = im_clip(r->im, x, -r->clip, r->clip);
-  return d->act[which].of(r->im, x, d->act[which].a, d->act[which].b);
+  return activate_free(r, d, which, r->clip > 0 ? im_clip(r->im, x, -r->clip, r->clip) : x);
 }
 
 static Val gate(const Rnn *r, Val all, uint32_t i)
@@ -177,7 +181,7 @@ static Memory lstm_step(const Rnn *r, const Direction *d, Val x, Memory s)
   c = add(im, mul(im, keep, c), mul(im, in, activate(r, d, 1, gate(r, all, 3))));
   if (d->peep)
     out = add(im, out, mul(im, gate(r, d->peep, 1), c));
-  return (Memory){mul(im, activate(r, d, 0, out), activate(r, d, 2, c)), c};
+  return (Memory){mul(im, activate(r, d, 0, out), activate_free(r, d, 2, c)), c};
 }
 
 /* z was + (1 - z) now */
