@@ -7,7 +7,7 @@
  *   out TYPE[DIMS] VALUES | none                      outputs; "none": nobody wants it
  *   error TEXT                                        instead of outputs: the message that must come
  *
- * The values in ms*.txt are what ONNX Runtime 1.32 gives. */
+ * The values in ms*.txt are what ONNX Runtime 1.32 gives, those in signal.txt what numpy gives in f64. */
 #include "frontend/onnx/onnx_ops.h"
 #include "tests/unit/onnx_tools.h"
 
