@@ -261,24 +261,10 @@ static bool run_compiled(Verify *c, Module *m, Tensor *out)
 
 /* ---- the first node that differs */
 
-/* A module of its own with this graph, since passes replace graphs. */
-static Module *copy_module(Verify *c)
-{
-  Module *m = NEW(&c->arena, Module);
-
-  *m = *c->module;
-  m->weights.data = arena_copy(&c->arena, m->weights.data, m->weights.len * sizeof *m->weights.data);
-  m->weights.cap = m->weights.len;
-  m->graphs.data = arena_copy(&c->arena, m->graphs.data, m->graphs.len * sizeof *m->graphs.data);
-  m->graphs.data[0] = arena_copy(&c->arena, m->graphs.data[0], sizeof(Graph));
-  m->graphs.data[0]->module = m;
-  return m;
-}
-
 /* The graph with every computed node as an output, in order. */
 static Module *with_all_outputs(Verify *c, Val *nodes, uint32_t *n)
 {
-  Module *m = copy_module(c);
+  Module *m = module_copy(c->module);
   Graph *g = m->graphs.data[0];
   const Graph *from = c->module->graphs.data[0];
 
@@ -372,7 +358,7 @@ static bool verify(Verify *c)
     printf("%s has no outputs: compared with the oracle\n", c->v->dir);
     graph_eval_dense(c->module->graphs.data[0], &c->arena, c->inputs, c->want);
   }
-  if (!run_compiled(c, copy_module(c), got))
+  if (!run_compiled(c, module_copy(c->module), got))
     return false;
   c->same = report(c, got, n);
   if (!c->same)

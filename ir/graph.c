@@ -181,6 +181,23 @@ Module *module_new(Arena *a)
   return m;
 }
 
+Module *module_copy(const Module *m)
+{
+  Module *c = NEW(m->arena, Module);
+
+  *c = *m;
+  c->weights.data = arena_copy(m->arena, m->weights.data, m->weights.len * sizeof *m->weights.data);
+  c->weights.cap = m->weights.len;
+  c->graphs.data = arena_copy(m->arena, m->graphs.data, m->graphs.len * sizeof *m->graphs.data);
+  c->graphs.cap = m->graphs.len;
+  for (uint32_t i = 0; i < m->graphs.len; i++) {
+    Graph *g = arena_copy(m->arena, m->graphs.data[i], sizeof *g);
+    g->module = c;
+    c->graphs.data[i] = g;
+  }
+  return c;
+}
+
 uint32_t module_context(const Module *m)
 {
   int64_t n = m->states.len ? INT32_MAX : 0;

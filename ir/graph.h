@@ -195,6 +195,8 @@ struct Module {
 };
 
 Module *module_new(Arena *a);
+/* A module that passes may work on while `m` stays as it is: they replace graphs and add weights. Nodes are shared. */
+Module *module_copy(const Module *m);
 uint32_t module_context(const Module *m); /* resolves 0 */
 Graph *graph_new(Module *m, const char *name, int64_t tokens);
 Graph *graph_new_dense(Module *m, const char *name);
