@@ -21,17 +21,17 @@ enum {
 const OnnxReason onnx_reasons[] = {
     [TRAINING] = {"training", "optimizers, gradients, and operators in training mode", true},
     [STRING] = {"strings", "tensors of texts: kernels have no such type", true},
-    [SEQUENCE] = {"sequences", "lists of tensors, whose length is known only when the program runs", true},
-    [OPTIONAL] = {"optional values", "a value may be there or not, which is known only when the program runs",
-                  true},
+    [SEQUENCE] = {"sequences", "lists of tensors as inputs or outputs of the model", true},
+    [OPTIONAL] = {"optional values", "inputs or outputs of the model that may be there or not", true},
     [MAP] = {"maps", "tables from keys to values", true},
     [RANDOM] = {"random numbers", "the suite's own results are not made to be compared either", false},
     [IMAGE] = {"image files", "a decoder of JPEG, PNG, WebP ... is no part of a network", false},
     [CLASSICAL] = {"classical models", "ai.onnx.ml: trees, tables and scalers beside networks", false},
     [TEXT] = {"features of texts", "n-grams are counted outside of a network", false},
-    [DYNAMIC] = {"shapes that depend on data",
-                 "a result's dimensions follow from numbers that are known only when the program runs",
-                 false},
+    [DYNAMIC] =
+        {"shapes that depend on data",
+         "the result has as many rows as there can be; those behind the last one that data selects are -1",
+         false},
     [NOISE] = {"noise",
                "the suite's value is rounding of its own f32 arithmetic, further from the exact 0 than its "
                "tolerance",
@@ -115,6 +115,7 @@ static const struct {
     {"ImageDecoder", IMAGE},
     {"ai.onnx.ml", CLASSICAL},
     {"TfIdf", TEXT},
+    {"NonMaxSuppression", DYNAMIC},
 };
 
 /* Dropout is told by an input since opset 12. */
@@ -167,7 +168,7 @@ uint32_t onnx_reason_of(const OnnxModel *m, const char *why)
 {
   uint32_t bits = model_bits(m);
 
-  for (uint32_t i = RANDOM; i < DYNAMIC; i++)
+  for (uint32_t i = RANDOM; i <= DYNAMIC; i++)
     if (bits >> i & 1)
       return i;
   for (uint32_t i = 0; i < COUNT(messages); i++)

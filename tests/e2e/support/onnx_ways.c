@@ -35,23 +35,13 @@ static bool run_passes(const OnnxCase *c, Tensor *out, Err *e)
   return true;
 }
 
-/* A module of its own with this graph, since the pipeline replaces graphs. */
-static Module *copy_module(const OnnxCase *c)
-{
-  Module *m = NEW(c->arena, Module);
-
-  *m = *c->module;
-  m->graphs.data = arena_copy(c->arena, m->graphs.data, m->graphs.len * sizeof *m->graphs.data);
-  return m;
-}
-
 static bool run_compiled(const OnnxCase *c, const char *level, ExecWay way, Tensor *out, Err *e)
 {
   const Target *target = target_find(level, e);
   PassOptions po = {.targets = &target, .n_targets = 1};
   Program *p = NULL;
 
-  if (!target || !passes_run(copy_module(c), &po, &p, e))
+  if (!target || !passes_run(module_copy(c->module), &po, &p, e))
     return false;
   Exec *x = exec_open(p, target, way, e);
   bool ok = x && exec_run(x, c->inputs, out, c->arena, e);
@@ -59,10 +49,18 @@ static bool run_compiled(const OnnxCase *c, const char *level, ExecWay way, Tens
   return ok;
 }
 
-/* Every access of the kernels is checked here. */
+/* Kernels of several levels on any machine; every access is checked. */
 static bool run_kernels(const OnnxCase *c, Tensor *out, Err *e)
 {
-  return run_compiled(c, "x86-64-v3", EXEC_EVAL, out, e);
+  static const char *const levels[] = {"c", "x86-64-v2", "x86-64-v3", "x86-64-v4+vnni"};
+
+  for (uint32_t i = 0; i < COUNT(levels); i++) {
+    Err why = {0};
+    if (!run_compiled(c, levels[i], EXEC_EVAL, out, &why) ||
+        !onnx_case_compare(c, out, onnx_case_tolerance, &why))
+      return fail(e, "level %s: %s", levels[i], why.text);
+  }
+  return true;
 }
 
 #if MICC_HAVE_TCC
