@@ -300,18 +300,62 @@ static uint32_t vocabulary(const Program *p)
   return 0;
 }
 
-/* All levels read one image: the same weights at the same places. */
-static bool same_weights(const Program *a, const Program *b)
+/* ---- one image for all levels */
+
+static const Buffer *item_buffer(const Program *p, const Item *it)
 {
-  if (a->items.len != b->items.len)
+  return &p->buffers.data[it->buffer];
+}
+
+static bool same_item(const Program *p, const Item *x, const Program *q, const Item *y)
+{
+  uint64_t bytes = item_buffer(p, x)->bytes;
+
+  if (x->layout != y->layout || bytes != item_buffer(q, y)->bytes)
     return false;
-  for (uint32_t i = 0; i < a->items.len; i++) {
-    const Item *x = &a->items.data[i], *y = &b->items.data[i];
-    if (x->layout != y->layout || x->weight != y->weight ||
-        a->buffers.data[x->buffer].offset != b->buffers.data[y->buffer].offset)
-      return false;
+  return x->layout == LAYOUT_RAW ? x->data == y->data || !memcmp(x->data, y->data, bytes)
+                                 : x->weight == y->weight;
+}
+
+/* The item of the first program that holds the same bytes; most programs have theirs in the same order. */
+static const Item *find_item(const Program *first, const Program *p, uint32_t i)
+{
+  const Item *it = &p->items.data[i];
+
+  if (i < first->items.len && same_item(first, &first->items.data[i], p, it))
+    return &first->items.data[i];
+  for (uint32_t k = 0; k < first->items.len; k++)
+    if (same_item(first, &first->items.data[k], p, it))
+      return &first->items.data[k];
+  return NULL;
+}
+
+/* What a level lays out otherwise than the first goes behind the first one's weights. */
+static const Item *add_item(Program *first, const Program *p, uint32_t i)
+{
+  Item it = p->items.data[i];
+  const Buffer *b = item_buffer(p, &it);
+  uint64_t *end = &first->space_bytes[SPACE_WEIGHTS];
+
+  it.buffer = program_buffer(first, SPACE_WEIGHTS, b->name, b->bytes);
+  first->buffers.data[it.buffer].offset = round_up(*end, MI_ALIGN);
+  *end = round_up(first->buffers.data[it.buffer].offset + b->bytes, MI_ALIGN);
+  *PUSH(first->arena, first->items) = it;
+  return &first->items.data[first->items.len - 1];
+}
+
+/* The weights of the first program become those of all. */
+static void share_weights(Program *const *programs, unsigned n)
+{
+  for (unsigned p = 1; p < n; p++) {
+    for (uint32_t i = 0; i < programs[p]->items.len; i++) {
+      const Item *it = find_item(programs[0], programs[p], i);
+      it = it ? it : add_item(programs[0], programs[p], i);
+      programs[p]->buffers.data[programs[p]->items.data[i].buffer].offset =
+          item_buffer(programs[0], it)->offset;
+    }
+    programs[p]->space_bytes[SPACE_WEIGHTS] = programs[0]->space_bytes[SPACE_WEIGHTS];
   }
-  return true;
 }
 
 #define PUT(im, t, head, name)                                                                               \
@@ -345,11 +389,10 @@ bool image_build(Arena *a, Program *const *programs, unsigned n, const ImagePart
   memcpy(im.magic, MI_MAGIC, sizeof im.magic);
   text_add(&t, (const char *)&im, sizeof im);
   text_add(&tables.names, "", 1);
-  for (unsigned i = 0; i < n; i++) {
-    assert(same_weights(p, programs[i]));
+  share_weights(programs, n);
+  for (unsigned i = 0; i < n; i++)
     if (!add_program(&(Build){a, &tables, programs[i], &im, e}))
       return false;
-  }
   put_tables(&t, &tables, &im);
   im.n_vocab = vocabulary(p);
   im.context = p->module->graphs.data[0]->dense ? 1 : p->context; /* without tokens: one call */
@@ -426,7 +469,8 @@ static bool write_item(Out *o, const Program *p, const Item *it, uint8_t *room)
   const Weight *w = &p->module->weights.data[it->weight];
 
   switch (it->layout) {
-  case LAYOUT_PANEL: return write_panels(o, w, panel_pack, panel_bytes(w->type.dtype, panel_columns(&w->type)), room);
+  case LAYOUT_PANEL:
+    return write_panels(o, w, panel_pack, panel_bytes(w->type.dtype, panel_columns(&w->type)), room);
   case LAYOUT_PLANES:
     return write_panels(o, w, planes_pack_high, planes_panel_bytes(w->type.dim[1]), room) &&
            write_panels(o, w, planes_pack_low, 16 * planes_row_bytes(w->type.dim[1]), room);
