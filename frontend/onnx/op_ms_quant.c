@@ -1,7 +1,7 @@
 /* op_ms_quant.c - operators of the domain com.microsoft on integers that stand for real numbers.
  *
- * Elementwise ones, pools and softmax restore, compute in f32 and quantise again: that is what ONNX Runtime's
- * tables and kernels do, to the last step of the result. Products are exact (op_quant.c).
+ * Elementwise ones and softmax restore, compute in f32 and quantise again: that is what ONNX Runtime's tables and
+ * kernels do, to the last step of the result. Products and sums are exact (op_quant.c).
  *
  * Source: ONNX Runtime, docs/ContribOperators.md, all since version 1. */
 #include "frontend/onnx/onnx_ops.h"
@@ -63,18 +63,21 @@ bool op_qlinear_softmax(Import *im, const OnnxNode *n)
   return give_encoded(im, n, im_reshape(im, y, t.rank, t.dim), 3);
 }
 
+/* The mean of the integers, whose sum is exact, is rounded once: restored numbers would add up to another side of a half
+ * in another order. */
 bool op_qlinear_pool(Import *im, const OnnxNode *n)
 {
   bool last = im_int(im, n, "channels_last", 0);
-  Val x = decoded(im, n, 0), y;
+  Val q = im_in(im, n, 0), y;
+  Quant from = quant_in(im, n, 1, q), to = quant_in(im, n, 3, q);
+  Val x = im_cast(im, quant_shift(im, last ? im_channels_first(im, q) : q, from.zero), DT_F32);
 
-  if (last)
-    x = im_channels_first(im, x);
   if (im_is(n, "QLinearAveragePool"))
     y = window_average(im, n, x);
   else
     y = im_mean(im, x, ((1u << im_rank(im, x)) - 1) & ~3u, true);
-  return give_encoded(im, n, last ? im_channels_last(im, y) : y, 3);
+  y = quant_rescale(im, y, from.scale, to);
+  return im_out(im, n, 0, last ? im_channels_last(im, y) : y);
 }
 
 /* Inputs: the result's parameters, then each tensor with its own. A tensor that has the result's stays as it is. */
