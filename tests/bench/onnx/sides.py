@@ -81,7 +81,7 @@ class Ours:
 
     def start(self, case, threads):
         program, inputs = self.compile(case)
-        return json.loads(capture([os.path.join(self.bench, "start"), program, "-t", str(threads), *inputs]))
+        return json.loads(capture([os.path.join(self.bench, "start"), program, "-t", str(threads), *inputs, "-o", os.path.join(self.bench, "results/")]))
 
     def sizes(self):
         about = dict(re.findall(r"^(\w+): (\d+) bytes", capture([self.program, "--about"]), re.M))
