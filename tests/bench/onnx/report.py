@@ -135,7 +135,7 @@ def start_table(said):
         return f"{e['size'][key] / 1e3:.0f}" if e.get("size") else "-"
 
     rows = [[e["case"], *start_cells(e, "ms", number), *start_cells(e, "peak", mb), *[kb(e, k) for k in ("file", "weights", "rest", "arena")]] for e in entries]
-    return ["", f"Start to first result, peak memory and size ({most} threads):", "", *table(head, 1, rows)]
+    return ["", f"Start to first result, peak memory and size ({most} thread{'s' if most > 1 else ''}):", "", *table(head, 1, rows)]
 
 
 def reasons(said):
