@@ -16,6 +16,8 @@ bool op_conv(Import *im, const OnnxNode *n)
  * channels: no multiplication with an inserted zero is done, and as channels stand last, interleaving the last
  * spatial dimension moves nothing. */
 
+enum { GROWN_MAX = 64 }; /* how often weights may be repeated by zeros */
+
 typedef struct {
   Window w;                  /* as ONNX means it; pads may be negative */
   int64_t out[MAX_SPATIAL];  /* sizes of the result */
@@ -216,12 +218,18 @@ bool op_conv_transpose(Import *im, const OnnxNode *n)
                    (long long)tw.dim[0], (long long)group);
   s.w.group = group;
   s.outputs = group * tw.dim[1];
+  double grown = 1;
   for (uint32_t i = 0; i < s.w.spatial; i++) {
-    w = fill_dilation(im, w, &s.w, i);
-    s.taps[i] = (s.w.kernel[i] + s.w.stride[i] - 1) / s.w.stride[i];
-    if (__builtin_mul_overflow(s.phases, s.w.stride[i], &s.phases))
-      return im_fail(im, n, "strides are too large");
+    s.taps[i] = (window_extent(&s.w, i) + s.w.stride[i] - 1) / s.w.stride[i];
+    if (s.w.stride[i] == 1)
+      s.taps[i] = s.w.kernel[i];
+    grown *= (double)(s.taps[i] * s.w.stride[i]) / (double)s.w.kernel[i];
+    s.phases *= s.w.stride[i];
+    if (grown > GROWN_MAX)
+      return im_fail(im, n, "strides and dilations make its weights %g times as many", grown);
   }
+  for (uint32_t i = 0; i < s.w.spatial; i++)
+    w = fill_dilation(im, w, &s.w, i);
   w = settled(im, n, phase_weights(im, swap_channels(im, w, group), &s), constant);
   Val y = spread_conv(im, im_channels_last(im, x), w, phase_bias(im, bias, &s), &s);
   return im_out(im, n, 0, im_channels_first(im, y));

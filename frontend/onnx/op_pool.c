@@ -6,8 +6,6 @@
 
 #include <math.h>
 
-static const int64_t no_pads[MAX_SPATIAL];
-
 /* ---- MaxPool */
 
 static double lowest_of(DType t)
@@ -51,20 +49,35 @@ bool op_max_pool(Import *im, const OnnxNode *n)
 
 /* ---- AveragePool */
 
-/* Elements that each window counts, as [1, places .., 1]: those in x, and in the pads if they count. */
-static Val count_table(Import *im, DType dt, const WindowGrid *g, bool pads, const int64_t *pad_hi)
+static int64_t ceil_div(int64_t a, int64_t b)
 {
-  int64_t dim[2 + MAX_SPATIAL] = {1, 1, 1, 1, 1}, at[MAX_SPATIAL];
+  return a / b + (a % b > 0);
+}
 
-  memcpy(dim + 1, g->out, g->w.spatial * sizeof *dim);
-  Tensor t = im_tensor_new(im, type_of(dt, g->w.spatial + 2, dim));
-  for (int64_t p = 0; t.data && p < g->places; p++) {
-    int64_t counted = 0;
-    for (int64_t k = 0; k < g->count; k++) {
-      window_seen(g, p, k, at);
-      counted += pads ? window_within(g, at, g->w.pad_lo, pad_hi) : window_within(g, at, no_pads, no_pads);
-    }
-    tensor_set(&t, p, counted ? counted : 1);
+/* Of the elements that the window at place p of dimension i sees, those in -before .. end - 1. */
+static int64_t counted(const Window *w, uint32_t i, int64_t p, int64_t before, int64_t end)
+{
+  int64_t first = w->pad_lo[i] - p * w->stride[i]; /* the kernel's element at 0, times the dilation */
+  int64_t from = max64(0, ceil_div(first - before, w->dilation[i]));
+  int64_t to = min64(w->kernel[i], ceil_div(first + end, w->dilation[i]));
+
+  return max64(0, to - from);
+}
+
+/* How many elements each window counts, as [1, places .., 1]: those in x, and in the pads if they count. */
+static Val count_table(Import *im, const Type *x, const Window *w, bool pads, const int64_t *pad_hi)
+{
+  Type all = {.dtype = x->dtype, .rank = x->rank, .dim = {1, 1, 1, 1, 1}};
+
+  for (uint32_t i = 0; i < w->spatial; i++)
+    all.dim[1 + i] = window_places(w, i, x->dim[2 + i]);
+  Tensor t = im_tensor_new(im, all);
+  for (int64_t at = 0, n = t.data ? type_count(&all) : 0; at < n; at++) {
+    int64_t count = 1, rest = at;
+    for (uint32_t i = w->spatial; i-- > 0; rest /= all.dim[1 + i])
+      count *= counted(w, i, rest % all.dim[1 + i], pads ? w->pad_lo[i] : 0,
+                       x->dim[2 + i] + (pads ? pad_hi[i] : 0));
+    tensor_set(&t, at, count ? count : 1);
   }
   return t.data ? im_const_tensor(im, &t) : 0;
 }
@@ -87,17 +100,14 @@ Val window_average(Import *im, const OnnxNode *n, Val x)
 {
   Type t = im_type(im, x);
   int64_t pad_hi[MAX_SPATIAL];
-  WindowGrid g;
   Window w;
 
   if (!window_read_pool(im, n, &t, im_ints(im, n, "kernel_shape"), &w, pad_hi))
     return 0;
   if (sees_all(&w, &t))
     return im_mean(im, x, spatial_axes(&t), true);
-  if (!window_grid(im, n, &w, &t, &g))
-    return 0;
   Val sum = im_pool(im, OP_pool_sum, im_channels_last(im, x), &w);
-  Val count = count_table(im, t.dtype, &g, im_int(im, n, "count_include_pad", 0), pad_hi);
+  Val count = count_table(im, &t, &w, im_int(im, n, "count_include_pad", 0), pad_hi);
   return im_channels_first(im, im_add2(im, OP_div, sum, count));
 }
 

@@ -117,7 +117,7 @@ bool window_read_pool(Import *im, const OnnxNode *n, const Type *x, Ints kernel,
 
 /* ---- tables */
 
-enum { SEEN_MAX = 1 << 26 };
+enum { SEEN_MAX = 1 << 24 };
 
 bool window_grid(Import *im, const OnnxNode *n, const Window *w, const Type *x, WindowGrid *g)
 {
@@ -140,14 +140,6 @@ void window_seen(const WindowGrid *g, int64_t p, int64_t k, int64_t *at)
 {
   for (uint32_t i = g->w.spatial; i-- > 0; p /= g->out[i], k /= g->w.kernel[i])
     at[i] = p % g->out[i] * g->w.stride[i] + k % g->w.kernel[i] * g->w.dilation[i] - g->w.pad_lo[i];
-}
-
-bool window_within(const WindowGrid *g, const int64_t *at, const int64_t *lo, const int64_t *hi)
-{
-  for (uint32_t i = 0; i < g->w.spatial; i++)
-    if (at[i] < -lo[i] || at[i] >= g->in[i] + hi[i])
-      return false;
-  return true;
 }
 
 int64_t window_position(const WindowGrid *g, const int64_t *at, bool columns)
