@@ -302,6 +302,8 @@ static double work_of(const Graph *g, const Node *n)
     const Type *w = &graph_node(g, g->edges.data[n->in.first + 1])->type;
     return out * (double)type_count(w) / (double)max64(1, w->dim[0]);
   }
+  for (uint32_t i = 0; (n->op == OP_pool_max || n->op == OP_pool_sum) && i < n->attr.window.spatial; i++)
+    out *= (double)n->attr.window.kernel[i];
   for (uint32_t i = 0; i < n->in.count; i++)
     out += (double)type_count(&graph_node(g, g->edges.data[n->in.first + i])->type);
   return out;
