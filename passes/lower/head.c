@@ -128,7 +128,7 @@ static void high_kernel(const Head *h)
   uint16_t w = lower_param(l, h->weights, 0, KE_u8, KA_READ, "w"),
            q = lower_param(l, h->act, 0, KE_i8, KA_READ, "q"),
            scale = lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
-           sum16 = lower_param(l, h->act, h->q.sum16, KE_i32, KA_READ, "qsum"),
+           start = lower_param(l, h->act, h->q.start, KE_i32, KA_READ, "qstart"),
            norms = floats(h, h->norms, KA_READ, "norms"), high = floats(h, h->high, KA_WRITE, "high"),
            upper = floats(h, h->upper, KA_WRITE, "upper"), best = floats(h, h->best, KA_WRITE, "best");
   KType one = ktype(KE_f32, 1), vec = ktype(KE_f32, lanes);
@@ -140,9 +140,8 @@ static void high_kernel(const Head *h)
     carry[i] = k_carry(k, zero);
   KVal at = add(k, w0, idx_mul(k, b, PLANES_HIGH_BLOCK)), xs = k_splat(k, vec, k_load(k, one, scale, b, 0));
   lower_prefetch(l, w, at, PLANES_HIGH_BLOCK);
-  KVal norm = k_splat(k, vec, k_load(k, one, norms, b, 0)), s_at = idx_mul(k, b, 2);
-  KVal xsum =
-      add(k, k_load(k, ktype(KE_i32, 1), sum16, s_at, 0), k_load(k, ktype(KE_i32, 1), sum16, s_at, 1));
+  KVal norm = k_splat(k, vec, k_load(k, one, norms, b, 0));
+  KVal xsum = lower_start_to_sum(l, k_load(k, ktype(KE_i32, 1), start, b, 0));
   for (unsigned i = 0; i < vecs; i++) {
     KVal d = f16_lanes(h, w, at, i), half = mul(k, d, k_flt(k, lanes, 0.5));
     KVal n =

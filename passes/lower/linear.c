@@ -4,56 +4,54 @@
  * of as many tokens as the target's registers hold. Lanes are rows, so there is never a horizontal sum. Each
  * result is summed over k in the same order whatever the tile, so one token alone (decode) and a tile of
  * tokens (prefill) give the same bits. Where registers hold one token only, decode's kernel is prefill's too.
+ * Block types are in linear_block.c. Panels of theirs are unpacked once, for all tiles of a call.
  *
  * Several products with one input, combined by elementwise nodes (gate and up), share an iteration: the elementwise
  * nodes are the epilogue. A short one takes the sums from registers. Else the sums go through scratch, and the epilogue
  * is a loop over tokens and vectors, so that its code is there once. If it ends with a quantised value, an iteration makes
  * two panels: a block of 32 columns. */
-#include "passes/lower/dot.h"
-#include "passes/lower/lower.h"
+#include "passes/lower/linear.h"
 #include "passes/lower/panel.h"
 
 #include <assert.h>
 #include <stdio.h>
 
-enum { MAX_TILE = 12, MAX_VEC = PANEL_ROWS / 4, UNROLL = 4 };
-
-/* Sums of one product for a tile: [token][vector]. */
-typedef struct {
-  KVal v[MAX_TILE][MAX_VEC];
-} Sums;
-
-typedef struct {
-  Lower *l;
-  const Val *nodes;
-  uint32_t n;
-  KVal panel;           /* idx: of the matrix */
-  KVal row;             /* idx: first row within the panel; 0: all rows at once */
-  KVal groups;          /* idx: of 32 columns, in a row of the input */
-  KVal stride;          /* idx: of the results */
-  KVal token;           /* idx: first token of the tile */
-  unsigned tile;        /* tokens in a tile */
-  unsigned panels;      /* of an iteration */
-  bool shared;          /* decode and prefill have one kernel */
-  unsigned lanes, vecs; /* f32 lanes of a vector; vectors of a panel */
-  Val product[8];       /* the linear nodes, and their sums */
-  Sums *sums;
-  uint32_t n_products;
-} Linear;
-
-static KType vec(const Linear *c, KElem e, unsigned per_lane)
-{
-  return ktype(e, c->lanes * per_lane);
-}
+enum { UNROLL = 4 };
 
 static KVal mul(Kernel *k, KVal a, KVal b)
 {
   return k_op2(k, K_mul, a, b);
 }
 
-static KVal add(Kernel *k, KVal a, KVal b)
+void linear_zero(const Linear *c, Sums *s)
 {
-  return k_op2(k, K_add, a, b);
+  KVal zero = k_flt(c->l->k, c->lanes, 0.0);
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      s->v[m][i] = zero;
+}
+
+void linear_open(const Linear *c, Sums *s, Sums *carries)
+{
+  if (!s)
+    return;
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      carries->v[m][i] = k_carry(c->l->k, s->v[m][i]);
+  *s = *carries;
+}
+
+void linear_close(const Linear *c, Sums *s, const Sums *carries)
+{
+  KVal next[MAX_TILE * MAX_VEC] = {0};
+  uint32_t n = 0;
+
+  for (unsigned m = 0; m < c->tile && s; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      next[n++] = s->v[m][i];
+  k_end(c->l->k, next, n);
+  if (s)
+    *s = *carries;
 }
 
 /* ---- float weights: one multiply-add for each column */
@@ -61,13 +59,13 @@ static KVal add(Kernel *k, KVal a, KVal b)
 static KVal float_weights(const Linear *c, uint16_t w, DType t, KVal at, int64_t off)
 {
   Kernel *k = c->l->k;
-  KType f32 = vec(c, KE_f32, 1);
+  KType f32 = linear_vec(c, KE_f32, 1);
 
   if (t == DT_F32)
     return k_load(k, f32, w, at, off * 4);
   if (t == DT_F16)
-    return k_cast(k, KE_f32, k_load(k, vec(c, KE_f16, 1), w, at, off * 2));
-  KVal bits = k_cast(k, KE_u32, k_load(k, vec(c, KE_u16, 1), w, at, off * 2));
+    return k_cast(k, KE_f32, k_load(k, linear_vec(c, KE_f16, 1), w, at, off * 2));
+  KVal bits = k_cast(k, KE_u32, k_load(k, linear_vec(c, KE_u16, 1), w, at, off * 2));
   return k_bitcast(k, f32, k_shift(k, K_shl, bits, 16));
 }
 
@@ -81,44 +79,11 @@ static void float_columns(const Linear *c, uint16_t w, uint16_t x, DType t, KVal
     for (unsigned i = 0; i < c->vecs; i++)
       row[i] = float_weights(c, w, t, w_at, u * PANEL_ROWS + i * c->lanes);
     for (unsigned m = 0; m < c->tile; m++) {
-      KVal a = k_splat(k, vec(c, KE_f32, 1), k_load(k, ktype(KE_f32, 1), x, x_at, m * stride + u));
+      KVal a = k_splat(k, linear_vec(c, KE_f32, 1), k_load(k, ktype(KE_f32, 1), x, x_at, m * stride + u));
       for (unsigned i = 0; i < c->vecs; i++)
         s->v[m][i] = k_fma(k, row[i], a, s->v[m][i]);
     }
   }
-}
-
-/* Carries for every sum of the tile, and the end of their loop. */
-static void open_sums(const Linear *c, const Sums *first, Sums *s)
-{
-  for (unsigned m = 0; m < c->tile; m++)
-    for (unsigned i = 0; i < c->vecs; i++)
-      s->v[m][i] = k_carry(c->l->k, first->v[m][i]);
-}
-
-static void close_sums(const Linear *c, const Sums *s)
-{
-  KVal next[MAX_TILE * MAX_VEC];
-  uint32_t n = 0;
-
-  for (unsigned m = 0; m < c->tile; m++)
-    for (unsigned i = 0; i < c->vecs; i++)
-      next[n++] = s->v[m][i];
-  k_end(c->l->k, next, n);
-}
-
-static void zero_sums(const Linear *c, Sums *s)
-{
-  KVal zero = k_flt(c->l->k, c->lanes, 0.0);
-  for (unsigned m = 0; m < c->tile; m++)
-    for (unsigned i = 0; i < c->vecs; i++)
-      s->v[m][i] = zero;
-}
-
-/* One token alone reads each weight once, from memory; a tile of tokens reads it again from the cache. */
-static bool streams(const Linear *c)
-{
-  return c->l->g->tokens == 1 || c->shared;
 }
 
 static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
@@ -131,211 +96,59 @@ static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t c
           es = dtype_info[t].bytes * PANEL_ROWS;
   KVal w0 = idx_mul(k, c->panel, columns * es), x0 = idx_mul(k, c->token, stride);
   int64_t whole = columns / UNROLL * UNROLL;
-  Sums first, body;
+  Sums carries;
 
-  zero_sums(c, &first);
+  linear_zero(c, out);
   KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), UNROLL);
-  open_sums(c, &first, out);
-  body = *out;
+  linear_open(c, out, &carries);
   KVal at = idx_add(k, w0, idx_mul(k, j, es));
-  if (streams(c))
+  if (linear_streams(c))
     lower_prefetch(c->l, w, at, UNROLL * es);
-  float_columns(c, w, xp, t, at, idx_add(k, x0, j), stride, UNROLL, &body);
-  close_sums(c, &body);
+  float_columns(c, w, xp, t, at, idx_add(k, x0, j), stride, UNROLL, out);
+  linear_close(c, out, &carries);
   if (columns > whole)
     float_columns(c, w, xp, t, idx_add(k, w0, k_idx(k, whole * es)), idx_add(k, x0, k_idx(k, whole)), stride,
                   (unsigned)(columns - whole), out);
 }
 
-/* ---- a group of 32 columns for the whole tile */
+/* ---- a product of either kind */
 
 typedef struct {
-  uint16_t w;
-  DType dtype;
-  DotPlan plan;
-  Q8a act;
-  KVal group;             /* idx: number of the group of 32 within a row */
-  KVal codes;             /* idx: byte where its codes start */
-  KVal scale[2][MAX_VEC]; /* of each sub-group, f32 */
-  KVal min[MAX_VEC];      /* 0: none; added, times the sum of the activations */
-} Group;
+  Val x; /* maybe a view: its own type has the stride */
+  const Type *w;
+  uint32_t weight;
+} Operands;
 
-static KVal act_at(const Linear *c, const Group *g, int64_t per_group)
+static Operands operands(const Linear *c, uint32_t product)
 {
-  Kernel *k = c->l->k;
-  return idx_mul(k, idx_add(k, mul(k, c->token, c->groups), g->group), per_group);
+  const Graph *g = c->l->g;
+  const Node *w = graph_node(g, lower_base(c->l, graph_in(g, c->product[product], 1)));
+  return (Operands){graph_in(g, c->product[product], 0), &w->type, w->attr.index};
 }
 
-/* The activations of columns 4n .. 4n+3, the same for every row. */
-static KVal act_dword(const Linear *c, const Group *g, KVal at, unsigned m, unsigned n)
+static uint16_t panels(const Linear *c, uint32_t weight)
 {
-  Kernel *k = c->l->k;
-  KVal x = k_load(k, ktype(KE_i32, 1), g->act.q, at, (int64_t)m * g->act.columns + n * 4);
-  return k_splat(k, vec(c, KE_i8, 4), x);
+  return lower_param(c->l, lower_weight(c->l, weight, LAYOUT_PANEL), 0, KE_u8, KA_READ, "w");
 }
 
-/* What takes away the code that means zero: -zero * (sum of the activations), for sub-group `h` of `subs`. */
-static KVal correction(const Linear *c, const Group *g, KVal at, unsigned m, unsigned h, unsigned subs)
+static void product(const Linear *c, uint32_t i)
 {
-  Kernel *k = c->l->k;
-  int zero = dtype_info[g->dtype].zero - dtype_info[g->dtype].lo;
-  int64_t off = (int64_t)m * g->act.columns / 16;
-  KType i32 = ktype(KE_i32, 1);
+  Operands p = operands(c, i);
 
-  if (!zero)
-    return 0;
-  KVal s = k_load(k, i32, g->act.sum16, at, off + h);
-  if (subs == 1)
-    s = add(k, s, k_load(k, i32, g->act.sum16, at, off + 1));
-  return k_splat(k, vec(c, KE_i32, 1), mul(k, s, k_int(k, i32, -zero)));
-}
-
-static void group_sums(const Linear *c, Group *g, Sums *s)
-{
-  Kernel *k = c->l->k;
-  unsigned subs = panel_spec(g->dtype)->sub == 16 ? 2 : 1, per_sub = 8 / subs;
-  KVal q_at = act_at(c, g, QBLOCK), s16_at = act_at(c, g, 2), f_at = act_at(c, g, 1);
-  KVal part[MAX_TILE][MAX_VEC] = {{0}};
-
-  for (unsigned h = 0; h < subs; h++) {
-    Dot dot[MAX_TILE][MAX_VEC] = {{{0}}};
-    KVal correct[MAX_TILE];
-    for (unsigned m = 0; m < c->tile; m++) {
-      correct[m] = correction(c, g, s16_at, m, h, subs);
-      for (unsigned i = 0; i < c->vecs && g->plan.kind != DOT2; i++)
-        dot[m][i].sum32 = correct[m];
-    }
-    for (unsigned n = h * per_sub; n < (h + 1) * per_sub; n++) {
-      KVal code[MAX_VEC];
-      for (unsigned i = 0; i < c->vecs; i++)
-        code[i] = lower_codes(c->l, g->w, g->dtype, g->codes, i * c->lanes * 4, n, c->lanes * 4);
-      for (unsigned m = 0; m < c->tile; m++) {
-        KVal x = act_dword(c, g, q_at, m, n);
-        for (unsigned i = 0; i < c->vecs; i++)
-          lower_dot_group(c->l, g->plan, &dot[m][i], code[i], x);
-      }
-    }
-    for (unsigned m = 0; m < c->tile; m++)
-      for (unsigned i = 0; i < c->vecs; i++) {
-        KVal d = k_cast(k, KE_f32, lower_dot_done(c->l, g->plan, &dot[m][i], correct[m]));
-        part[m][i] = part[m][i] ? k_fma(k, d, g->scale[h][i], part[m][i]) : mul(k, d, g->scale[h][i]);
-      }
-  }
-  KType f32 = vec(c, KE_f32, 1);
-  for (unsigned m = 0; m < c->tile; m++) {
-    int64_t off = (int64_t)m * g->act.columns / QBLOCK;
-    KVal xs = k_splat(k, f32, k_load(k, ktype(KE_f32, 1), g->act.scale, f_at, off));
-    KVal xsum = g->min[0] ? k_splat(k, f32, k_load(k, ktype(KE_f32, 1), g->act.ssum, f_at, off)) : 0;
-    for (unsigned i = 0; i < c->vecs; i++) {
-      s->v[m][i] = k_fma(k, part[m][i], xs, s->v[m][i]);
-      if (xsum)
-        s->v[m][i] = k_fma(k, g->min[i], xsum, s->v[m][i]);
-    }
-  }
-}
-
-/* ---- scales of a block of 16 rows */
-
-static KVal half_floats(const Linear *c, uint16_t w, KVal at, int64_t off)
-{
-  return k_cast(c->l->k, KE_f32, k_load(c->l->k, vec(c, KE_f16, 1), w, at, off));
-}
-
-static KVal small_ints(const Linear *c, uint16_t w, KVal at, int64_t off, KElem e)
-{
-  Kernel *k = c->l->k;
-  return k_cast(k, KE_f32, k_cast(k, KE_i32, k_load(k, vec(c, e, 1), w, at, off)));
-}
-
-/* From where all rows of a panel start to where those of this turn do. */
-static KVal rows_at(const Linear *c, KVal at, int64_t bytes_each)
-{
-  Kernel *k = c->l->k;
-  return c->row ? idx_add(k, at, idx_mul(k, c->row, bytes_each)) : at;
-}
-
-/* Scales and minima of group `g->group % groups` (idx `in_block`) of the block at `at`. */
-static void group_scales(const Linear *c, Group *g, KVal at, KVal in_block, const KVal *d, const KVal *dmin)
-{
-  Kernel *k = c->l->k;
-  const PanelSpec *s = panel_spec(g->dtype);
-  PanelOffsets o = panel_offsets(g->dtype);
-  unsigned subs = s->sub == 16 ? 2 : 1;
-  KVal sub_at = s->sub ? idx_add(k, at, idx_mul(k, in_block, subs * PANEL_ROWS)) : 0;
-
-  sub_at = s->sub ? rows_at(c, sub_at, 1) : 0;
-
-  for (unsigned i = 0; i < c->vecs; i++) {
-    for (unsigned h = 0; h < subs; h++) {
-      int64_t off = o.sub_scale + h * PANEL_ROWS + i * c->lanes;
-      g->scale[h][i] =
-          s->sub ? mul(k, d[i], small_ints(c, g->w, sub_at, off, s->sub_min ? KE_u8 : KE_i8)) : d[i];
-    }
-    if (s->sub_min) {
-      KVal m = mul(k, dmin[i], small_ints(c, g->w, sub_at, o.sub_min + i * c->lanes, KE_u8));
-      g->min[i] = k_op1(k, K_neg, m);
-    } else if (s->min) {
-      g->min[i] = dmin[i];
-    }
-  }
-}
-
-static void block_product(const Linear *c, uint16_t w, Val x, DType t, Sums *out)
-{
-  Kernel *k = c->l->k;
-  const PanelSpec *s = panel_spec(t);
-  PanelOffsets o = panel_offsets(t);
-  Group g = {
-      .w = w, .dtype = t, .plan = lower_dot_plan(c->l->target, t), .act = lower_q8a_value(c->l, x, KA_READ)};
-  int64_t groups = dtype_info[t].block / QBLOCK;
-  KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
-  KVal d[MAX_VEC], dmin[MAX_VEC] = {0}, zero = k_idx(k, 0);
-  Sums first, body;
-
-  zero_sums(c, &first);
-  KVal w0 = idx_mul(k, mul(k, c->panel, blocks), o.block_bytes);
-  KVal b = k_loop(k, zero, blocks, 1);
-  open_sums(c, &first, out);
-  KVal at = idx_add(k, w0, idx_mul(k, b, o.block_bytes));
-  if (streams(c))
-    lower_prefetch(c->l, w, at, o.block_bytes);
-  KVal d_at = rows_at(c, at, 2);
-  for (unsigned i = 0; i < c->vecs; i++) {
-    d[i] = half_floats(c, w, d_at, i * c->lanes * 2);
-    if (s->min)
-      dmin[i] = half_floats(c, w, d_at, o.min + i * c->lanes * 2);
-  }
-  if (groups == 1) {
-    body = *out;
-    g.group = b;
-    g.codes = rows_at(c, idx_add(k, at, k_idx(k, o.codes)), 4);
-    group_scales(c, &g, at, zero, d, dmin);
-    group_sums(c, &g, &body);
-  } else {
-    KVal j = k_loop(k, zero, k_idx(k, groups), 1);
-    Sums inner;
-    open_sums(c, out, &body);
-    inner = body;
-    g.group = idx_add(k, idx_mul(k, b, groups), j);
-    g.codes = rows_at(c, idx_add(k, at, idx_add(k, idx_mul(k, j, o.group_bytes), k_idx(k, o.codes))), 4);
-    group_scales(c, &g, at, j, d, dmin);
-    group_sums(c, &g, &inner);
-    close_sums(c, &inner);
-  }
-  close_sums(c, &body);
-}
-
-static void product(const Linear *c, Val v, Sums *out)
-{
-  Lower *l = c->l;
-  Val x = graph_in(l->g, v, 0); /* maybe a view: its own type has the stride */
-  const Node *w = graph_node(l->g, lower_base(l, graph_in(l->g, v, 1)));
-  uint16_t wp = lower_param(l, lower_weight(l, w->attr.index, LAYOUT_PANEL), 0, KE_u8, KA_READ, "w");
-
-  if (graph_node(l->g, x)->type.dtype == DT_Q8A)
-    block_product(c, wp, x, w->type.dtype, out);
+  if (c->unpack)
+    linear_unpacked(c, p.x, p.w->dtype, c->unpacked[i], &c->sums[i]);
+  else if (graph_node(c->l->g, p.x)->type.dtype == DT_Q8A)
+    linear_block(c, panels(c, p.weight), p.x, p.w->dtype, &c->sums[i]);
   else
-    float_product(c, wp, x, w->type.dtype, w->type.dim[1], out);
+    float_product(c, panels(c, p.weight), p.x, p.w->dtype, p.w->dim[1], &c->sums[i]);
+}
+
+static void unpack(const Linear *c)
+{
+  for (uint32_t i = 0; i < c->n_products && c->unpack; i++) {
+    Operands p = operands(c, i);
+    linear_unpack(c, panels(c, p.weight), p.w->dtype, c->unpacked[i]);
+  }
 }
 
 /* ---- epilogue */
@@ -349,15 +162,10 @@ typedef struct {
   KVal memo[64]; /* per node of the part */
 } Epilogue;
 
-/* Scratch: for each product, for each token of the tile, the columns of an iteration. */
+/* Scratch: for each product, for each token of the call, the columns of an iteration. */
 static int64_t sums_at(const Linear *c, uint32_t product)
 {
-  return (int64_t)product * c->tile * c->panels * PANEL_ROWS;
-}
-
-static uint16_t scratch(const Linear *c)
-{
-  return lower_scratch(c->l, (uint64_t)sums_at(c, c->n_products) * sizeof(float));
+  return (int64_t)product * c->scratch_tokens * c->panels * PANEL_ROWS;
 }
 
 static KVal sum_value(const Epilogue *p, uint32_t product)
@@ -366,7 +174,7 @@ static KVal sum_value(const Epilogue *p, uint32_t product)
 
   if (!p->at)
     return c->sums[product].v[p->m][p->i];
-  return k_load(c->l->k, vec(c, KE_f32, 1), scratch(c), p->at, sums_at(c, product));
+  return k_load(c->l->k, linear_vec(c, KE_f32, 1), linear_scratch(c), p->at, sums_at(c, product));
 }
 
 static KVal epilogue_value(Epilogue *p, Val v)
@@ -419,13 +227,13 @@ static void store_results(Epilogue *p)
     k_store(l->k, y, at, p->off, epilogue_value(p, c->nodes[n]));
   }
   if (quantised(c)) /* its numbers take the place of the first product's sums */
-    k_store(l->k, scratch(c), p->at, 0, epilogue_value(p, graph_in(l->g, quantised(c), 0)));
+    k_store(l->k, linear_scratch(c), p->at, 0, epilogue_value(p, graph_in(l->g, quantised(c), 0)));
 }
 
 static void epilogue_in_registers(const Linear *c)
 {
   Kernel *k = c->l->k;
-  Epilogue p = {.c = c, .column = rows_at(c, idx_mul(k, c->panel, PANEL_ROWS), 1)};
+  Epilogue p = {.c = c, .column = linear_rows_at(c, idx_mul(k, c->panel, PANEL_ROWS), 1)};
 
   for (p.m = 0; p.m < c->tile; p.m++) {
     p.row = p.m ? idx_add(k, c->token, k_idx(k, p.m)) : c->token;
@@ -443,17 +251,17 @@ static void quantise(const Linear *c, KVal iteration, KVal row, KVal at)
   KVal x[QBLOCK / 4];
 
   for (unsigned i = 0; i < QBLOCK / c->lanes; i++)
-    x[i] = k_load(k, vec(c, KE_f32, 1), scratch(c), at, i * c->lanes);
+    x[i] = k_load(k, linear_vec(c, KE_f32, 1), linear_scratch(c), at, i * c->lanes);
   lower_quant_block(c->l, &to, idx_add(k, idx_mul(k, row, to.columns / QBLOCK), iteration), x);
 }
 
-/* `iteration`: of the grid. */
-static void epilogue_in_scratch(const Linear *c, KVal iteration)
+/* `iteration`: of the grid. `end`: idx, of the tokens. */
+static void epilogue_in_scratch(const Linear *c, KVal iteration, KVal end)
 {
   Kernel *k = c->l->k;
   int64_t columns = c->panels * PANEL_ROWS;
   Epilogue p = {.c = c};
-  KVal m = k_loop(k, k_idx(k, 0), k_idx(k, c->tile), 1), at = idx_mul(k, m, columns);
+  KVal m = k_loop(k, k_idx(k, 0), end, 1), at = idx_mul(k, m, columns);
 
   p.row = idx_add(k, c->token, m);
   KVal j = k_loop(k, k_idx(k, 0), k_idx(k, columns), c->lanes);
@@ -466,15 +274,16 @@ static void epilogue_in_scratch(const Linear *c, KVal iteration)
   k_end(k, NULL, 0);
 }
 
-static void sums_to_scratch(const Linear *c, uint32_t product, KVal panel)
+static void sums_to_scratch(const Linear *c, uint32_t product, KVal panel, KVal token)
 {
   Kernel *k = c->l->k;
   int64_t columns = c->panels * PANEL_ROWS;
-  KVal at = rows_at(c, idx_mul(k, panel, PANEL_ROWS), 1);
+  KVal at = linear_rows_at(c, idx_add(k, idx_mul(k, panel, PANEL_ROWS), idx_mul(k, token, columns)), 1);
 
   for (unsigned m = 0; m < c->tile; m++)
     for (unsigned i = 0; i < c->vecs; i++)
-      k_store(k, scratch(c), at, sums_at(c, product) + m * columns + i * c->lanes, c->sums[product].v[m][i]);
+      k_store(k, linear_scratch(c), at, sums_at(c, product) + m * columns + i * c->lanes,
+              c->sums[product].v[m][i]);
 }
 
 /* ---- a part */
@@ -513,31 +322,63 @@ static void tile_in_registers(Linear *c, KVal iteration)
   c->panel = iteration;
   begin_rows(c);
   for (uint32_t i = 0; i < c->n_products; i++)
-    product(c, c->product[i], &c->sums[i]);
+    product(c, i);
   epilogue_in_registers(c);
   end_rows(c);
 }
 
-static void tile_in_scratch(Linear *c, KVal iteration)
-{
-  Kernel *k = c->l->k;
-  KVal panel = k_loop(k, k_idx(k, 0), k_idx(k, c->panels), 1);
-
-  c->panel = idx_add(k, idx_mul(k, iteration, c->panels), panel);
-  begin_rows(c);
-  for (uint32_t i = 0; i < c->n_products; i++) {
-    product(c, c->product[i], &c->sums[i]);
-    sums_to_scratch(c, i, panel);
-  }
-  end_rows(c);
-  k_end(k, NULL, 0);
-  epilogue_in_scratch(c, iteration);
-}
-
-static void tile_body(Linear *c, KVal iteration)
+static bool through_scratch(const Linear *c)
 {
   bool is_long = c->tile > 1 && c->n > c->n_products + 1;
-  (quantised(c) || is_long ? tile_in_scratch : tile_in_registers)(c, iteration);
+  return quantised(c) || is_long;
+}
+
+/* The loop over tiles, if there is one. */
+static void begin_tiles(Linear *c)
+{
+  c->token = c->tiles ? k_loop(c->l->k, k_idx(c->l->k, 0), c->tokens, c->tile) : k_idx(c->l->k, 0);
+}
+
+static void end_tiles(const Linear *c)
+{
+  if (c->tiles)
+    k_end(c->l->k, NULL, 0);
+}
+
+static void iteration_in_registers(Linear *c, KVal iteration)
+{
+  c->panel = iteration;
+  unpack(c);
+  begin_tiles(c);
+  tile_in_registers(c, iteration);
+  end_tiles(c);
+}
+
+static void iteration_in_scratch(Linear *c, KVal iteration)
+{
+  Kernel *k = c->l->k;
+
+  KVal zero = k_idx(k, 0);
+  if (c->shared)
+    begin_tiles(c);
+  KVal token = c->token, panel = k_loop(k, zero, k_idx(k, c->panels), 1);
+  c->panel = idx_add(k, idx_mul(k, iteration, c->panels), panel);
+  unpack(c);
+  if (!c->shared)
+    begin_tiles(c);
+  begin_rows(c);
+  for (uint32_t i = 0; i < c->n_products; i++) {
+    product(c, i);
+    sums_to_scratch(c, i, panel, c->shared ? zero : c->token);
+  }
+  end_rows(c);
+  if (!c->shared)
+    end_tiles(c);
+  k_end(k, NULL, 0);
+  c->token = c->shared ? token : zero;
+  epilogue_in_scratch(c, iteration, c->shared || !c->tiles ? k_idx(k, c->tile) : c->tokens);
+  if (c->shared)
+    end_tiles(c);
 }
 
 static bool start_part(Linear *c, uint64_t *bytes, uint64_t *ops)
@@ -591,13 +432,16 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   c.groups = k_idx(l->k, type_last(x) / QBLOCK);
   c.stride = k_idx(l->k, y->rank > 1 ? lower_stride(y) : 0);
   c.token = k_idx(l->k, 0);
-  if (tokens > (int64_t)c.tile || c.shared) {
-    c.token = k_loop(l->k, c.token, all ? k_arg(l->k, 1) : k_idx(l->k, tokens), c.tile);
-    tile_body(&c, iteration);
-    k_end(l->k, NULL, 0);
-  } else {
-    tile_body(&c, iteration);
+  c.tiles = tokens > (int64_t)c.tile || c.shared;
+  c.tokens = all ? k_arg(l->k, 1) : k_idx(l->k, tokens);
+  c.unpack = block && c.tiles && !c.shared;
+  c.scratch_tokens = c.shared ? c.tile : tokens;
+  c.scratch_floats = through_scratch(&c) ? sums_at(&c, c.n_products) : 0;
+  for (uint32_t i = 0; i < c.n_products && c.unpack; i++) {
+    c.unpacked[i] = c.scratch_floats;
+    c.scratch_floats += linear_unpacked_floats(&c, operands(&c, i).w->dtype, type_last(x));
   }
+  (through_scratch(&c) ? iteration_in_scratch : iteration_in_registers)(&c, iteration);
   uint64_t rows = c.panels * PANEL_ROWS;
   lower_end(l, round_up((uint64_t)type_last(y), rows) / rows, false, bytes, ops);
   return true;

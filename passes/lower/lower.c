@@ -48,8 +48,9 @@ Q8aLayout lower_q8a(int64_t rows, int64_t columns)
   Q8aLayout q;
 
   q.scale = round_up(n, 64);
-  q.sum16 = q.scale + round_up(n / QBLOCK * 4, 64);
-  q.ssum = q.sum16 + round_up(n / (QBLOCK / 2) * 4, 64);
+  q.start = q.scale + round_up(n / QBLOCK * 4, 64);
+  q.start16 = q.start + round_up(n / QBLOCK * 4, 64);
+  q.ssum = q.start16 + round_up(n / (QBLOCK / 2) * 4, 64);
   q.bytes = q.ssum + round_up(n / QBLOCK * 4, 64);
   return q;
 }

@@ -2,7 +2,7 @@
  *
  * Arena values are f32, row-major; the stride of the first dimension is rounded up to 16 elements, so that
  * vector code may touch whole panels. What lies in the padding is never used.
- * A q8a value of K columns has four arrays: codes, scales, sums of 16, scale * sum of 32. */
+ * A q8a value of K columns has five arrays: codes, scales, what sums of 32 and of 16 start with, scale * sum of 32. */
 #ifndef MICC_LOWER_H
 #define MICC_LOWER_H
 
@@ -28,9 +28,9 @@ typedef struct {
   int64_t stride; /* elements from one index of the first dimension to the next */
 } Place;
 
-/* The four arrays of a q8a buffer: bytes from its start. */
+/* The five arrays of a q8a buffer: bytes from its start. */
 typedef struct {
-  uint64_t scale, sum16, ssum, bytes;
+  uint64_t scale, start, start16, ssum, bytes;
 } Q8aLayout;
 
 typedef struct {
@@ -113,9 +113,16 @@ void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes);
 
 /* A q8a value: its parameters and its columns. */
 typedef struct {
-  uint16_t q, scale, sum16, ssum;
+  uint16_t q, scale, start, start16, ssum;
   int64_t columns;
 } Q8a;
+
+/* Integer sums start with the bits of SUM_BIAS where the target has fma, so that they are floats without conversion:
+ * the bias and the sum, exactly. Codes that mean zero count as QZERO: start - QZERO * (sum of the activations) is stored. */
+#define SUM_BIAS 12582912.0 /* 3 * 2^22 */
+enum { QZERO_BITS = 7, QZERO = 1 << QZERO_BITS };
+int32_t lower_sum_bias(const Target *t); /* bits of SUM_BIAS, or 0 */
+KVal lower_start_to_sum(Lower *l, KVal start);
 Q8a lower_q8a_value(Lower *l, Val v, KAccess access);
 
 /* x: the QBLOCK / lanes vectors of a block. It becomes number `block` of the value. */

@@ -17,7 +17,8 @@ Q8a lower_q8a_value(Lower *l, Val v, KAccess access)
 
   return (Q8a){lower_param(l, buffer, 0, KE_i8, access, "q"),
                lower_param(l, buffer, lay.scale, KE_f32, access, "qscale"),
-               lower_param(l, buffer, lay.sum16, KE_i32, access, "qsum"),
+               lower_param(l, buffer, lay.start, KE_i32, access, "qstart"),
+               lower_param(l, buffer, lay.start16, KE_i32, access, "qstart16"),
                lower_param(l, buffer, lay.ssum, KE_f32, access, "qssum"), type_last(t)};
 }
 
@@ -74,6 +75,24 @@ static KVal best_top(Lower *l, const KVal *x, KVal max, KVal inv_max)
   return best;
 }
 
+int32_t lower_sum_bias(const Target *t)
+{
+  enum { SUM_BIAS_BITS = 0x4b400000 };
+  return t->fma ? SUM_BIAS_BITS : 0;
+}
+
+static KVal start_of(Lower *l, KVal sum)
+{
+  KType i32 = ktype(KE_i32, 1);
+  return k_op2(l->k, K_sub, k_int(l->k, i32, lower_sum_bias(l->target)), mul(l->k, sum, k_int(l->k, i32, QZERO)));
+}
+
+KVal lower_start_to_sum(Lower *l, KVal start)
+{
+  KVal less = k_op2(l->k, K_sub, k_int(l->k, ktype(KE_i32, 1), lower_sum_bias(l->target)), start);
+  return k_shift(l->k, K_shr, less, QZERO_BITS);
+}
+
 void lower_quant_block(Lower *l, const Q8a *to, KVal block, const KVal *x)
 {
   Kernel *k = l->k;
@@ -89,7 +108,9 @@ void lower_quant_block(Lower *l, const Q8a *to, KVal block, const KVal *x)
   }
   KVal lo = sum_of(k, code, n / 2), hi = sum_of(k, code + n / 2, n / 2);
   k_store(k, to->scale, block, 0, s);
-  k_store(k, to->sum16, idx_mul(k, block, 2), 0, lo);
-  k_store(k, to->sum16, idx_mul(k, block, 2), 1, hi);
-  k_store(k, to->ssum, block, 0, mul(k, s, k_cast(k, KE_f32, k_op2(k, K_add, lo, hi))));
+  KVal sum = k_op2(k, K_add, lo, hi);
+  k_store(k, to->start, block, 0, start_of(l, sum));
+  k_store(k, to->start16, idx_mul(k, block, 2), 0, start_of(l, lo));
+  k_store(k, to->start16, idx_mul(k, block, 2), 1, start_of(l, hi));
+  k_store(k, to->ssum, block, 0, mul(k, s, k_cast(k, KE_f32, sum)));
 }

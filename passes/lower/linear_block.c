@@ -1,0 +1,378 @@
+/* linear_block.c - products of 8-bit activations and matrices of block types.
+ *
+ * A run is the columns that share a scale: 32, or 16. Its codes times activations are summed as integers, the sum becomes a
+ * float, is scaled, and added. One token alone unpacks codes as it reads them. Where tiles of tokens follow each other, a panel
+ * is unpacked once, to scratch: whole bytes, scales and minima as floats, in the order of their use.
+ *
+ * What is done for each token, vector and run but the integer products is kept to two multiply-adds (three with a minimum):
+ * sums start with a number that the activations' producer has stored (see lower.h), which makes zero zero and the sum's
+ * bits a float. */
+#include "passes/lower/dot.h"
+#include "passes/lower/linear.h"
+#include "passes/lower/panel.h"
+
+#include <assert.h>
+
+enum { FOURS = QBLOCK / 4, MAX_RUNS = 2 };
+
+/* A matrix and its activations. */
+typedef struct {
+  uint16_t w;
+  DType dtype;
+  DotPlan plan;
+  Q8a act;
+  unsigned runs; /* of a group of 32 columns */
+  bool unpacked;
+  int shift; /* of unpacked codes */
+} Block;
+
+/* A run, or group, of the loop. Where its first token's activations, sums and scales are: */
+typedef struct {
+  KVal column, run, group;
+  KVal codes;          /* idx: byte where the group's codes start; unpacked: float where the run's do */
+  unsigned first;      /* four of columns, from there */
+  KVal scale[MAX_VEC]; /* f32 */
+  KVal min[MAX_VEC];   /* 0: none; added, times the sum of the activations */
+} Run;
+
+static KVal mul(Kernel *k, KVal a, KVal b)
+{
+  return k_op2(k, K_mul, a, b);
+}
+
+static KVal add(Kernel *k, KVal a, KVal b)
+{
+  return k_op2(k, K_add, a, b);
+}
+
+static bool has_min(DType t)
+{
+  return panel_spec(t)->min;
+}
+
+static int zero_code(DType t)
+{
+  return dtype_info[t].zero - dtype_info[t].lo;
+}
+
+/* By how many bits codes are shifted in scratch, so that zero is QZERO if it can. */
+static int code_shift(const Linear *c, DType t)
+{
+  int zero = zero_code(t), top = dtype_info[t].hi - dtype_info[t].lo, by = 0;
+
+  if (lower_dot_plan(c->l->target, t).kind != DOT4) /* other products have no bits to spare */
+    return 0;
+  while (zero && zero << by < QZERO && top << (by + 1) <= UINT8_MAX)
+    by++;
+  return by;
+}
+
+static Block block_of(const Linear *c, DType t)
+{
+  return (Block){.dtype = t,
+                 .plan = lower_dot_plan(c->l->target, t),
+                 .runs = panel_spec(t)->sub == QBLOCK / MAX_RUNS ? MAX_RUNS : 1};
+}
+
+/* ---- the integer products of a run */
+
+/* The activations of columns 4n .. 4n+3, the same for every row. */
+static KVal act_dword(const Linear *c, const Block *b, KVal at, unsigned m, unsigned n)
+{
+  Kernel *k = c->l->k;
+  KVal x = k_load(k, ktype(KE_i32, 1), b->act.q, at, (int64_t)m * b->act.columns + n * 4);
+  return k_splat(k, linear_vec(c, KE_i8, 4), x);
+}
+
+static KVal act_float(const Linear *c, const Block *b, uint16_t buffer, KVal at, unsigned m)
+{
+  Kernel *k = c->l->k;
+  KVal x = k_load(k, ktype(KE_f32, 1), buffer, at, (int64_t)m * b->act.columns / QBLOCK);
+  return k_splat(k, linear_vec(c, KE_f32, 1), x);
+}
+
+static KVal run_codes(const Linear *c, const Block *b, const Run *r, unsigned i, unsigned n)
+{
+  if (b->unpacked)
+    return k_load(c->l->k, linear_vec(c, KE_u8, 4), linear_scratch(c), r->codes,
+                  n * PANEL_ROWS + i * c->lanes);
+  return lower_codes(c->l, b->w, b->dtype, r->codes, i * c->lanes * 4, n, c->lanes * 4);
+}
+
+/* What the sum of token `m` starts with: the float's bias, less what the code that means zero will add. */
+static KVal start_sum(const Linear *c, const Block *b, const Run *r, unsigned m)
+{
+  Kernel *k = c->l->k;
+  KType i32 = linear_vec(c, KE_i32, 1);
+  int zero = zero_code(b->dtype) << b->shift, down = 0;
+  int64_t bias = lower_sum_bias(c->l->target), off = (int64_t)m * b->act.columns / QBLOCK * b->runs;
+
+  if (!zero)
+    return k_int(k, i32, bias);
+  while (zero << down < QZERO)
+    down++;
+  uint16_t stored = b->runs == 1 ? b->act.start : b->act.start16;
+  KVal s = k_splat(k, i32, k_load(k, ktype(KE_i32, 1), stored, r->run, off));
+  return down ? add(k, k_shift(k, K_shr, s, down), k_int(k, i32, bias - (bias >> down))) : s;
+}
+
+/* The sum times a scale. With the bias the sum's bits are those of the float bias + sum: one multiply-add takes the bias away
+ * and scales, rounded once, since bias times scale is exact: the bias is 3 * 2^22, and scales have at most 19 bits. */
+static KVal scaled(const Linear *c, KVal sum, KVal scale)
+{
+  Kernel *k = c->l->k;
+
+  if (!lower_sum_bias(c->l->target))
+    return mul(k, k_cast(k, KE_f32, sum), scale);
+  KVal off = mul(k, scale, k_flt(k, c->lanes, -SUM_BIAS));
+  return k_fma(k, k_bitcast(k, linear_vec(c, KE_f32, 1), sum), scale, off);
+}
+
+static void run_sums(const Linear *c, const Block *b, const Run *r, Sums *s)
+{
+  Kernel *k = c->l->k;
+  KVal start[MAX_TILE];
+  Dot dot[MAX_TILE][MAX_VEC] = {{{0}}};
+
+  for (unsigned m = 0; m < c->tile; m++) {
+    start[m] = start_sum(c, b, r, m);
+    for (unsigned i = 0; i < c->vecs && b->plan.kind != DOT2; i++)
+      dot[m][i].sum32 = start[m];
+  }
+  for (unsigned n = 0; n < FOURS / b->runs; n++) {
+    KVal code[MAX_VEC];
+    for (unsigned i = 0; i < c->vecs; i++)
+      code[i] = run_codes(c, b, r, i, r->first + n);
+    for (unsigned m = 0; m < c->tile; m++) {
+      KVal x = act_dword(c, b, r->column, m, r->first + n);
+      for (unsigned i = 0; i < c->vecs; i++)
+        lower_dot_group(c->l, b->plan, &dot[m][i], code[i], x);
+    }
+  }
+  for (unsigned m = 0; m < c->tile; m++) {
+    KVal xs = act_float(c, b, b->act.scale, r->group, m);
+    for (unsigned i = 0; i < c->vecs; i++) {
+      KVal sum = lower_dot_done(c->l, b->plan, &dot[m][i], start[m]);
+      s->v[m][i] = k_fma(k, scaled(c, sum, r->scale[i]), xs, s->v[m][i]);
+    }
+  }
+}
+
+/* Minima are added after the last run of a group. */
+static void add_minima(const Linear *c, const Block *b, const Run *r, Sums *s)
+{
+  for (unsigned m = 0; m < c->tile && has_min(b->dtype); m++) {
+    KVal xsum = act_float(c, b, b->act.ssum, r->group, m);
+    for (unsigned i = 0; i < c->vecs; i++)
+      s->v[m][i] = k_fma(c->l->k, r->min[i], xsum, s->v[m][i]);
+  }
+}
+
+/* ---- a panel as weights have it */
+
+/* A group of the panel's loop: its runs. */
+typedef struct {
+  KVal index; /* idx: number within a row */
+  Run run[MAX_RUNS];
+} Group;
+
+typedef void GroupFn(const Linear *c, const Block *b, Group *g, void *ctx);
+
+static KVal half_floats(const Linear *c, uint16_t w, KVal at, int64_t off)
+{
+  return k_cast(c->l->k, KE_f32, k_load(c->l->k, linear_vec(c, KE_f16, 1), w, at, off));
+}
+
+static KVal small_ints(const Linear *c, uint16_t w, KVal at, int64_t off, KElem e)
+{
+  Kernel *k = c->l->k;
+  return k_cast(k, KE_f32, k_cast(k, KE_i32, k_load(k, linear_vec(c, e, 1), w, at, off)));
+}
+
+/* Scales and minima of group `j` (idx) of the block at `at`. */
+static void group_scales(const Linear *c, const Block *b, Group *g, KVal at, KVal j)
+{
+  Kernel *k = c->l->k;
+  const PanelSpec *s = panel_spec(b->dtype);
+  PanelOffsets o = panel_offsets(b->dtype);
+  KVal d_at = linear_rows_at(c, at, 2), sub_at = 0;
+
+  if (s->sub)
+    sub_at = linear_rows_at(c, idx_add(k, at, idx_mul(k, j, b->runs * PANEL_ROWS)), 1);
+  for (unsigned i = 0; i < c->vecs; i++) {
+    KVal d = half_floats(c, b->w, d_at, i * c->lanes * 2);
+    for (unsigned h = 0; h < b->runs; h++) {
+      int64_t off = o.sub_scale + h * PANEL_ROWS + i * c->lanes;
+      KElem e = s->sub_min ? KE_u8 : KE_i8;
+      g->run[h].scale[i] = s->sub ? mul(k, d, small_ints(c, b->w, sub_at, off, e)) : d;
+    }
+    if (!s->min)
+      continue;
+    KVal *min = &g->run[b->runs - 1].min[i];
+    *min = half_floats(c, b->w, d_at, o.min + i * c->lanes * 2);
+    if (s->sub_min)
+      *min = k_op1(k, K_neg, mul(k, *min, small_ints(c, b->w, sub_at, o.sub_min + i * c->lanes, KE_u8)));
+  }
+}
+
+/* Group `j` (idx) of the block at `at`, number `block` of the row. */
+static Group group_at(const Linear *c, const Block *b, KVal at, KVal block, KVal j)
+{
+  Kernel *k = c->l->k;
+  PanelOffsets o = panel_offsets(b->dtype);
+  Group g = {.index = idx_add(k, idx_mul(k, block, dtype_info[b->dtype].block / QBLOCK), j)};
+  KVal codes = idx_add(k, idx_add(k, at, k_idx(k, o.codes)), idx_mul(k, j, o.group_bytes));
+
+  for (unsigned h = 0; h < b->runs; h++)
+    g.run[h].codes = linear_rows_at(c, codes, 4);
+  group_scales(c, b, &g, at, j);
+  return g;
+}
+
+/* Each group of a panel. `s`: sums that are carried through, or NULL. */
+static void each_group(const Linear *c, const Block *b, GroupFn *fn, Sums *s, void *ctx)
+{
+  Kernel *k = c->l->k;
+  int64_t bytes = panel_offsets(b->dtype).block_bytes, groups = dtype_info[b->dtype].block / QBLOCK;
+  KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
+  KVal zero = k_idx(k, 0), first = idx_mul(k, mul(k, c->panel, blocks), bytes), j = zero;
+  Sums outer, inner;
+
+  KVal n = k_loop(k, zero, blocks, 1);
+  linear_open(c, s, &outer);
+  KVal at = idx_add(k, first, idx_mul(k, n, bytes));
+  if (linear_streams(c))
+    lower_prefetch(c->l, b->w, at, bytes);
+  if (groups > 1) {
+    j = k_loop(k, zero, k_idx(k, groups), 1);
+    linear_open(c, s, &inner);
+  }
+  Group g = group_at(c, b, at, n, j);
+  fn(c, b, &g, ctx);
+  if (groups > 1)
+    linear_close(c, s, &inner);
+  linear_close(c, s, &outer);
+}
+
+static void group_sums(const Linear *c, const Block *b, Group *g, void *ctx)
+{
+  Kernel *k = c->l->k;
+  KVal group = idx_add(k, mul(k, c->token, c->groups), g->index);
+
+  for (unsigned h = 0; h < b->runs; h++) {
+    Run *r = &g->run[h];
+    r->group = group;
+    r->column = idx_mul(k, group, QBLOCK);
+    r->run = h ? idx_add(k, g->run[0].run, k_idx(k, h)) : idx_mul(k, group, b->runs);
+    r->first = h * FOURS / b->runs;
+    run_sums(c, b, r, ctx);
+  }
+  add_minima(c, b, &g->run[b->runs - 1], ctx);
+}
+
+void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out)
+{
+  Block b = block_of(c, t);
+
+  b.w = w;
+  b.act = lower_q8a_value(c->l, x, KA_READ);
+  linear_zero(c, out);
+  each_group(c, &b, group_sums, out, out);
+}
+
+/* ---- a panel unpacked: for each run its codes, scales, minima */
+
+static int64_t run_floats(const Block *b)
+{
+  return (FOURS / b->runs + 1 + has_min(b->dtype)) * PANEL_ROWS;
+}
+
+static Block unpacked_block(const Linear *c, DType t)
+{
+  Block b = block_of(c, t);
+  b.shift = code_shift(c, t);
+  return b;
+}
+
+int64_t linear_unpacked_floats(const Linear *c, DType t, int64_t columns)
+{
+  Block b = block_of(c, t);
+  return columns / QBLOCK * b.runs * run_floats(&b);
+}
+
+/* Scales grow smaller by as much as codes grow. */
+static void unpack_run(const Linear *c, const Block *b, const Run *r, KVal at)
+{
+  Kernel *k = c->l->k;
+  uint16_t to = linear_scratch(c);
+  int64_t scales = FOURS / b->runs * PANEL_ROWS;
+  KVal small = k_flt(k, c->lanes, 1.0 / (1 << b->shift));
+
+  for (unsigned i = 0; i < c->vecs; i++) {
+    for (unsigned n = 0; n < FOURS / b->runs; n++) {
+      KVal code = run_codes(c, b, r, i, r->first + n);
+      k_store(k, to, at, n * PANEL_ROWS + i * c->lanes, b->shift ? k_shift(k, K_shl, code, b->shift) : code);
+    }
+    k_store(k, to, at, scales + i * c->lanes, b->shift ? mul(k, r->scale[i], small) : r->scale[i]);
+    if (has_min(b->dtype))
+      k_store(k, to, at, scales + PANEL_ROWS + i * c->lanes, r->min[i]);
+  }
+}
+
+static void unpack_group(const Linear *c, const Block *b, Group *g, void *ctx)
+{
+  Kernel *k = c->l->k;
+  KVal at = idx_add(k, *(const KVal *)ctx, idx_mul(k, g->index, b->runs * run_floats(b)));
+
+  for (unsigned h = 0; h < b->runs; h++) {
+    g->run[h].first = h * FOURS / b->runs;
+    unpack_run(c, b, &g->run[h], h ? idx_add(k, at, k_idx(k, run_floats(b))) : at);
+  }
+}
+
+void linear_unpack(const Linear *c, uint16_t w, DType t, int64_t at)
+{
+  Block b = unpacked_block(c, t);
+  KVal to = k_idx(c->l->k, at);
+
+  b.w = w;
+  each_group(c, &b, unpack_group, NULL, &to);
+}
+
+/* Run `j` (idx) of the row. */
+static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
+{
+  Kernel *k = c->l->k;
+  uint16_t from = linear_scratch(c);
+  int64_t scales = FOURS / b->runs * PANEL_ROWS;
+  KVal row = mul(k, c->token, c->groups);
+  KVal group = b->runs == 1 ? j : k_op2(k, K_div, j, k_idx(k, b->runs));
+  Run r = {.run = idx_add(k, idx_mul(k, row, b->runs), j),
+           .group = idx_add(k, row, group),
+           .codes = idx_add(k, k_idx(k, at), idx_mul(k, j, run_floats(b)))};
+
+  r.column = idx_mul(k, r.run, QBLOCK / b->runs);
+  for (unsigned i = 0; i < c->vecs; i++) {
+    r.scale[i] = k_load(k, linear_vec(c, KE_f32, 1), from, r.codes, scales + i * c->lanes);
+    if (has_min(b->dtype))
+      r.min[i] = k_load(k, linear_vec(c, KE_f32, 1), from, r.codes, scales + PANEL_ROWS + i * c->lanes);
+  }
+  return r;
+}
+
+void linear_unpacked(const Linear *c, Val x, DType t, int64_t at, Sums *out)
+{
+  Kernel *k = c->l->k;
+  Block b = unpacked_block(c, t);
+  Sums carries;
+
+  b.unpacked = true;
+  b.act = lower_q8a_value(c->l, x, KA_READ);
+  linear_zero(c, out);
+  KVal j = k_loop(k, k_idx(k, 0), idx_mul(k, c->groups, b.runs), 1);
+  linear_open(c, out, &carries);
+  Run r = unpacked_run(c, &b, j, at);
+  run_sums(c, &b, &r, out);
+  add_minima(c, &b, &r, out);
+  linear_close(c, out, &carries);
+}
