@@ -50,10 +50,11 @@ void mi_array_type(const MiArray *a, MiOut *out); /* f32[1,3,240,320] */
 /* By ending: .npy, .json; all else is raw. */
 MiFileKind mi_array_kind(const char *path);
 
-/* Fills a->data, whose type and shape are given, from a file ("-": standard input). What the file is shows in its
- * first bytes: an array of numpy's (same number of elements; its type is converted if no value changes but by
- * rounding of floats), JSON (nested lists of as many numbers), else raw bytes, as many as the array has.
- * False: `why` gets one line. */
+/* Fills a->data, whose type and shape are given, from a file ("-": standard input).
+ *   numpy's      what begins as such; of any type and order whose numbers the array's type has, but for rounding of floats
+ *   JSON         what is named .json, and standard input that is text: nested lists
+ *   raw bytes    all else, as many as the array has
+ * Shapes agree if they do without dimensions of 1; one plain list fills any shape. False: `why` gets one line. */
 bool mi_array_read(const char *path, MiArray *a, MiOut *why);
 
 /* Type and shape of a .npy file; no data. */
