@@ -55,8 +55,9 @@ int mi_complain(const MiSession *s, int status, const char *format, ...)
   va_start(args, format);
   mi_out_vformat(&out, format, args);
   va_end(args);
-  for (size_t i = 0; i < out.n; i++) /* what the user gave may hold newlines: a message is one line */
-    if (line[i] == '\n')
+  for (size_t i = 0; i < out.n;
+       i++) /* what the user or a model gave may hold newlines: a message is one line */
+    if ((unsigned char)line[i] < 32 || line[i] == 127)
       line[i] = ' ';
   line[out.n++] = '\n';
   mi_out_write(2, line, out.n);

@@ -186,12 +186,13 @@ static void put_limits(MiOut *out, const MiLimits *limits, unsigned threads)
     mi_out_text(out, "Gop/s not known (MICC_PEAK_GOPS)\n");
 }
 
-/* A multiply-add counts as two operations. */
+/* A multiply-add counts as two operations. Levels share parts, so only the entries of the one that ran are looked at. */
 void mi_report_profile(const MiEngine *e, MiOut *out)
 {
   MiLimits limits = mi_limits_find(e);
 
   for (uint32_t i = 0; i < e->image->n_entries; i++)
-    profile_entry(e, &e->entries[i], &limits, out);
+    if (e->entries[i].level == e->level)
+      profile_entry(e, &e->entries[i], &limits, out);
   put_limits(out, &limits, e->n_threads);
 }

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LINE = 512, PATH_BYTES = 4096, BENCH_MIN = 5, BENCH_MAX = 100000, INPUTS_MAX = 256 };
+enum { LINE = 512, PATH_BYTES = 4096, NAME_BYTES = 240, BENCH_MIN = 5, BENCH_MAX = 100000, INPUTS_MAX = 256 };
 static const uint64_t bench_ns = 2000000000; /* of --bench without a number of runs */
 
 typedef struct {
@@ -34,8 +34,8 @@ typedef struct {
   Options o;
   const MiIo *ios; /* of the entry point */
   uint32_t n_ios;
-  MiArray *arrays; /* one for each io: its place in the arena */
-  uint8_t *given;  /* per io */
+  MiArray *arrays;    /* one for each io: its place in the arena */
+  const char **files; /* of each input; NULL: not given */
 } Run;
 
 /* ---- options */
@@ -60,10 +60,11 @@ static const struct {
   const char *name, *arg, *help; /* arg: NULL: none; "[...]": may be left out, follows '=' */
   Name id;
 } rows[] = {
-    {'o', "output", "FILE", "write the output: .npy, .json, else raw bytes; FOLDER/: NAME.npy for each",
-     OUTPUT},
+    {'o', "output", "FILE",
+     "the output: .npy, .json, else raw bytes (-: standard output); FOLDER/: NAME.npy for each", OUTPUT},
     {'t', "threads", "N", "threads (default: physical cores)", THREADS},
-    {0, "bench", "[N]", "run N times (default: two seconds), print times instead of outputs", BENCH},
+    {0, "bench", "[N]", "run N times (default: two seconds), print times; no outputs, inputs not given are 0",
+     BENCH},
     {0, "profile", NULL, "print the time of each kind of launch", PROFILE},
     {0, "about", NULL, "print what this program was made from", ABOUT},
     {'h', "help", NULL, "print this", HELP},
@@ -80,7 +81,11 @@ static bool set_option(Options *o, Name id, const char *value, MiOut *why)
   case VERSION: o->version = true; return true;
   case ABOUT: o->about = true; return true;
   case PROFILE: o->profile = true; return true;
-  case OUTPUT: o->output = value; return true;
+  case OUTPUT:
+    o->output = value;
+    if (!*value)
+      mi_out_text(why, "-o: the name is empty");
+    return *value;
   case BENCH:
     if (value && !whole(value, BENCH_MAX, &o->runs)) {
       mi_out_format(why, "--bench: '%s' is not a number of runs from 1 to %d", value, BENCH_MAX);
@@ -157,12 +162,21 @@ static const char *io_name(const Run *r, uint32_t i)
   return (const char *)r->s.image + r->ios[i].name;
 }
 
+/* A name comes from the model file: it shall not steer a terminal. */
+static void put_name(const Run *r, uint32_t i, MiOut *out)
+{
+  for (const char *p = io_name(r, i); *p; p++)
+    mi_out_bytes(out, (unsigned char)*p < 32 || *p == 127 ? "?" : p, 1);
+}
+
 static void list_ios(const Run *r, MiOut *out)
 {
   for (uint32_t output = 0; output < 2; output++)
     for (uint32_t i = 0; i < r->n_ios; i++)
       if (r->ios[i].output == output) {
-        mi_out_format(out, "%s %s ", output ? "output" : "input ", io_name(r, i));
+        mi_out_text(out, output ? "output " : "input  ");
+        put_name(r, i, out);
+        mi_out_text(out, " ");
         mi_array_type(&r->arrays[i], out);
         mi_out_text(out, "\n");
       }
@@ -225,46 +239,55 @@ static int input_of(const Run *r, const char *word, const char **file)
 static int next_input(const Run *r)
 {
   for (uint32_t i = 0; i < r->n_ios; i++)
-    if (!r->ios[i].output && !r->given[i])
+    if (!r->ios[i].output && !r->files[i])
       return (int)i;
   return -1;
 }
 
-static int read_input(Run *r, int i, const char *file)
+static int give(Run *r, int i, const char *file)
 {
-  char line[LINE];
-  MiOut why = {.buf = line, .cap = sizeof line, .fd = -1};
-
-  if (r->given[i])
+  if (r->files[i])
     return mi_complain(&r->s, MI_USAGE, "input %s is given twice", io_name(r, (uint32_t)i));
-  r->given[i] = 1;
-  if (!mi_array_read(file, &r->arrays[i], &why))
-    return mi_complain(&r->s, MI_FAILED, "input %s: %s", io_name(r, (uint32_t)i), mi_out_string(&why));
+  for (uint32_t k = 0; k < r->n_ios; k++)
+    if (r->files[k] && !strcmp(file, "-") && !strcmp(r->files[k], "-"))
+      return mi_complain(&r->s, MI_USAGE, "standard input can be read for one input only");
+  r->files[i] = file;
   return MI_OK;
 }
 
-static int read_inputs(Run *r)
+/* Which file is which input's: names first, then order fills what is left. */
+static int match_words(Run *r)
 {
   const char *file;
 
-  for (int named = 1; named >= 0; named--) /* names first: order then fills what is left */
+  for (int named = 1; named >= 0; named--)
     for (uint32_t w = 0; w < r->o.n_words; w++) {
-      int i = input_of(r, r->o.words[w], &file), status;
+      const char *word = r->o.words[w];
+      int i = input_of(r, word, &file), status;
       if ((i >= 0) != named)
         continue;
-      if (!named) {
-        file = r->o.words[w];
-        i = next_input(r);
-      }
-      if (i < 0)
-        return mi_complain(&r->s, MI_USAGE, "'%s': there is no further input; see --help", file);
-      status = read_input(r, i, file);
+      if (!named && strchr(word, '=') && access(word, F_OK))
+        return mi_complain(&r->s, MI_USAGE, "'%s': no input has that name; see --help", word);
+      if (!named && (i = next_input(r)) < 0)
+        return mi_complain(&r->s, MI_USAGE, "'%s': there is no further input; see --help", word);
+      status = give(r, i, named ? file : word);
       if (status)
         return status;
     }
   int missing = next_input(r);
   if (missing >= 0 && !r->o.runs)
     return mi_complain(&r->s, MI_USAGE, "input %s is not given; see --help", io_name(r, (uint32_t)missing));
+  return MI_OK;
+}
+
+static int read_inputs(Run *r)
+{
+  for (uint32_t i = 0; i < r->n_ios; i++) {
+    char line[LINE];
+    MiOut why = {.buf = line, .cap = sizeof line, .fd = -1};
+    if (r->files[i] && !mi_array_read(r->files[i], &r->arrays[i], &why))
+      return mi_complain(&r->s, MI_FAILED, "input %s: %s", io_name(r, i), mi_out_string(&why));
+  }
   return MI_OK;
 }
 
@@ -311,42 +334,91 @@ static int write_output(const Run *r, uint32_t i, const char *path, MiFileKind k
   return mi_complain(&r->s, MI_FAILED, "output %s: %s", io_name(r, i), mi_out_string(&why));
 }
 
-/* NAME.npy for each; what a name has that files should not becomes '_'. */
+/* ---- outputs in a folder */
+
+/* A name as a file's: what files should not have becomes '_'. */
+static void file_name(const Run *r, uint32_t i, char *name, size_t cap)
+{
+  MiOut out = {.buf = name, .cap = cap, .fd = -1};
+
+  mi_out_text(&out, io_name(r, i));
+  mi_out_string(&out);
+  for (char *c = name; *c; c++)
+    if (strchr("/\\:*?\"<>|", *c) || (unsigned char)*c < 32 || *c == 127)
+      *c = '_';
+}
+
+/* Names that become equal by that get a number. */
+static bool is_taken(const Run *r, uint32_t i, const char *name)
+{
+  char other[NAME_BYTES];
+
+  for (uint32_t k = 0; k < i; k++) {
+    if (!r->ios[k].output)
+      continue;
+    file_name(r, k, other, sizeof other);
+    if (!strcmp(other, name))
+      return true;
+  }
+  return false;
+}
+
+static int write_in_folder(const Run *r, const char *folder, uint32_t i)
+{
+  char path[PATH_BYTES], name[NAME_BYTES];
+  MiOut p = {.buf = path, .cap = sizeof path, .fd = -1};
+
+  file_name(r, i, name, sizeof name);
+  mi_out_format(&p, "%s%s%s", folder, folder[strlen(folder) - 1] == '/' ? "" : "/", name);
+  if (is_taken(r, i, name))
+    mi_out_format(&p, "_%u", i);
+  mi_out_text(&p, ".npy");
+  if (p.n >= sizeof path - 1)
+    return mi_complain(&r->s, MI_FAILED, "cannot write to %s: %s", folder, strerror(ENAMETOOLONG));
+  return write_output(r, i, mi_out_string(&p), MI_FILE_NPY);
+}
+
 static int write_folder(const Run *r, const char *folder)
 {
+  int status = MI_OK;
+
   if (mkdir(folder, 0777) && errno != EEXIST)
     return mi_complain(&r->s, MI_FAILED, "cannot create %s: %s", folder, strerror(errno));
-  for (uint32_t i = 0; i < r->n_ios; i++) {
-    char path[PATH_BYTES];
-    MiOut p = {.buf = path, .cap = sizeof path, .fd = -1};
-    if (!r->ios[i].output)
-      continue;
-    size_t n = strlen(folder);
-    mi_out_format(&p, "%s%s", folder, n && folder[n - 1] == '/' ? "" : "/");
-    size_t start = p.n;
-    mi_out_format(&p, "%s.npy", io_name(r, i));
-    for (char *c = path + start; c < path + p.n; c++)
-      if (strchr("/\\:*?\"<>|", *c) || (unsigned char)*c < 32)
-        *c = '_';
-    int status = write_output(r, i, mi_out_string(&p), MI_FILE_NPY);
-    if (status)
-      return status;
-  }
+  for (uint32_t i = 0; status == MI_OK && i < r->n_ios; i++)
+    if (r->ios[i].output)
+      status = write_in_folder(r, folder, i);
+  return status;
+}
+
+static bool is_folder(const char *path)
+{
+  struct stat st;
+
+  return path[strlen(path) - 1] == '/' || (!stat(path, &st) && S_ISDIR(st.st_mode));
+}
+
+static int check_output(const Run *r)
+{
+  const char *path = r->o.output;
+  uint32_t last = 0, n = n_outputs(r, &last);
+
+  if (path && r->o.runs)
+    return mi_complain(&r->s, MI_USAGE, "--bench writes no outputs: leave out -o");
+  if (path && n != 1 && !is_folder(path))
+    return mi_complain(&r->s, MI_USAGE, "there are %u outputs: -o needs a folder (FOLDER/)", n);
   return MI_OK;
 }
 
 static int write_outputs(const Run *r)
 {
   const char *path = r->o.output;
-  struct stat st;
-  uint32_t last = 0, n = n_outputs(r, &last);
+  uint32_t last = 0;
 
   if (!path)
     return print_outputs(r);
-  if (path[strlen(path) - (*path != 0)] == '/' || (!stat(path, &st) && S_ISDIR(st.st_mode)))
+  if (is_folder(path))
     return write_folder(r, path);
-  if (n != 1)
-    return mi_complain(&r->s, MI_USAGE, "there are %u outputs: -o needs a folder (FOLDER/)", n);
+  n_outputs(r, &last);
   return write_output(r, last, path, mi_array_kind(path));
 }
 
@@ -370,6 +442,7 @@ static int bench(Run *r, int entry)
     return mi_complain(&r->s, MI_FAILED, "there is no room for %d times", BENCH_MAX);
   for (int warm = 0; warm < 2; warm++)
     mi_engine_run(&r->s.engine, entry, NULL, 1, 0);
+  r->s.engine.profiling = r->o.profile;
   while (n < BENCH_MAX && (r->o.runs > 0 ? n < r->o.runs : n < BENCH_MIN || total < bench_ns)) {
     uint64_t start = mi_host_clock_ns();
     mi_engine_run(&r->s.engine, entry, NULL, 1, 0);
@@ -385,11 +458,15 @@ static int bench(Run *r, int entry)
 
 static int evaluate(Run *r, int entry)
 {
-  int status = read_inputs(r);
+  int status = match_words(r);
 
+  if (!status)
+    status = check_output(r);
+  if (!status)
+    status = read_inputs(r);
   if (status)
     return status;
-  r->s.engine.profiling = r->o.profile;
+  r->s.engine.profiling = r->o.profile && !r->o.runs;
   if (r->o.runs)
     status = bench(r, entry);
   else if (!mi_engine_run(&r->s.engine, entry, NULL, 1, 0))
@@ -472,11 +549,11 @@ int mi_tensor_main(const MiImage *image, MiKernel *const *kernels, int argc, cha
     return mi_complain(&r.s, MI_FAILED, "%s", mi_out_string(&why));
   const MiEntry *first = (const void *)((const char *)image + image->entries);
   find_ios(&r, first);
-  size_t bytes = image->n_ios * (sizeof *r.arrays + 1) + 1;
+  size_t bytes = image->n_ios * (sizeof *r.arrays + sizeof *r.files) + 1;
   r.arrays = image->n_entries ? mi_host_map(bytes) : NULL;
   if (!r.arrays)
     return mi_complain(&r.s, MI_FAILED, "out of memory");
-  r.given = (uint8_t *)(r.arrays + image->n_ios);
+  r.files = (const char **)(void *)(r.arrays + image->n_ios);
   place_arrays(&r);
   status = r.o.help || r.o.about || r.o.version ? tell(&r) : open_and_run(&r, kernels);
   mi_host_unmap(r.arrays, bytes);
