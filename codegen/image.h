@@ -12,7 +12,7 @@ typedef struct {
 } ImageParts;
 
 typedef struct {
-  const Program *prog; /* the first: all have the same weights */
+  const Program *prog; /* the first: its weights are those of all */
   const uint8_t *head; /* everything before the weights */
   uint64_t head_bytes; /* whole pages */
   uint64_t bytes;      /* of the image */

@@ -30,6 +30,9 @@ typedef struct {
 /* `path` names the library: libface.a, face.so, face.c give the prefix face. Fails for programs of language models. */
 bool library_init(Library *l, Arena *a, const char *path, const Program *prog, const char *about, Err *e);
 
+/* NAME.h in the folder of `path`. */
+const char *library_header_path(const Library *l, Arena *a, const char *path);
+
 void library_header(const Library *l, Text *out);
 /* NAME_run() in C; kernels are functions k_0, k_1 ... with MiKernel's signature. */
 void library_run_c(const Library *l, Text *out);

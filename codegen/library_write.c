@@ -4,6 +4,7 @@
 #include "codegen/library.h"
 
 #include <elf.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "codegen/package.h"
@@ -228,7 +229,7 @@ static bool write_c(OutFile *f, const Library *l, Arena *a, const void *code, ui
 
 /* ---- both files */
 
-static const char *header_path(Arena *a, const Library *l, const char *path)
+const char *library_header_path(const Library *l, Arena *a, const char *path)
 {
   const char *slash = strrchr(path, '/');
   return arena_printf(a, "%.*s%s.h", slash ? (int)(slash + 1 - path) : 0, path, l->name);
@@ -246,16 +247,26 @@ static bool write_library(OutFile *f, const Library *l, LibraryKind kind, Arena 
   }
 }
 
+/* A device has no place for a header beside it. */
+static bool is_file(const char *path, Err *e)
+{
+  struct stat st;
+
+  return stat(path, &st) || S_ISREG(st.st_mode) ||
+         fail(e, "%s: is no file; a library has a header beside it", path);
+}
+
 bool library_write(const Library *l, LibraryKind kind, const char *path, const void *code,
                    uint64_t code_bytes, const Image *im, Err *e)
 {
   Arena a = {0};
   OutFile out = {.fd = -1}, head = {.fd = -1};
-  const char *h = header_path(&a, l, path);
+  const char *h = library_header_path(l, &a, path);
   Text text = {.arena = &a};
 
   library_header(l, &text);
-  bool ready = (strcmp(h, path) || fail(e, "%s: would be both the library and its header", path)) &&
+  bool ready = is_file(path, e) &&
+               (strcmp(h, path) || fail(e, "%s: would be both the library and its header", path)) &&
                file_begin(&out, &a, path, e) && file_begin(&head, &a, h, e) &&
                file_write(&head, text.data, text.len) &&
                write_library(&out, l, kind, &a, code, code_bytes, im, h);

@@ -187,10 +187,22 @@ bool compile_build(Compile *c, Err *e)
   return image_build(c->arena, c->programs, c->n_targets, &parts, &c->image, e);
 }
 
+/* An option that would do nothing is a mistake. */
+static bool check_options(const Compile *c, Err *e)
+{
+  const Options *o = c->opt;
+
+  if (c->is_onnx && (o->context || o->kv >= 0))
+    return fail(e, "%s: %s is for language models", c->path, o->context ? "--context" : "--kv");
+  if (!c->is_onnx && (o->n_shapes || o->n_fixes))
+    return fail(e, "%s: %s is for ONNX models", c->path, o->n_shapes ? "--shape" : "--fix");
+  return true;
+}
+
 bool compile_open(Compile *c, const Options *opt, Err *e)
 {
   *c = (Compile){.opt = opt, .path = opt->model, .is_onnx = compile_is_onnx(opt->model)};
-  if (!pick_targets(c, e))
+  if (!check_options(c, e) || !pick_targets(c, e))
     return false;
   if (c->is_onnx) {
     c->arena = &c->own;
@@ -312,7 +324,8 @@ static bool write_library(Compile *c, const char *path, Err *e)
   Text t = {.arena = c->arena};
   bool source = c->opt->emit == EMIT_C;
 
-  if (!library_init(&l, c->arena, path, c->programs[0], c->about, e))
+  if (!library_init(&l, c->arena, path, c->programs[0], c->about, e) ||
+      !is_free(c, library_header_path(&l, c->arena, path), e))
     return false;
   c->library = &l;
   if (source ? !c_print_functions(c->kernels, c->n_kernels, &t, e) : !emit_llvm(c, LLVM_OBJ, &code, &n, e))

@@ -22,19 +22,68 @@ bool compile_onnx_open(Compile *c, Err *e)
   return onnx_read(c->path, c->arena, &c->onnx, e);
 }
 
+/* ---- import */
+
+static bool has_branches(const OnnxGraph *g)
+{
+  for (uint32_t i = 0; i < g->n_nodes; i++)
+    if (!strcmp(g->nodes[i]->op_type, "If"))
+      return true;
+  return false;
+}
+
+static bool is_fixed(const OnnxFix *fixes, uint32_t n, const char *name)
+{
+  for (uint32_t i = 0; i < n; i++)
+    if (!strcmp(fixes[i].name, name))
+      return true;
+  return false;
+}
+
+const char *compile_onnx_switch(const OnnxModel *m, const OnnxFix *fixes, uint32_t n_fixes)
+{
+  enum { INT32 = 6, INT64 = 7, BOOL = 9 }; /* TensorProto.DataType */
+  const OnnxGraph *g = m->graph;
+
+  for (uint32_t i = 0; has_branches(g) && i < g->n_inputs; i++) {
+    const OnnxType *t = g->inputs[i]->type;
+    bool one = t && t->kind == ONNX_TYPE_TENSOR && t->has_shape;
+    for (uint32_t d = 0; one && d < t->n_dims; d++)
+      one = t->dims[d]->value == 1;
+    if (one && (t->elem_type == INT64 || t->elem_type == INT32 || t->elem_type == BOOL) &&
+        !is_fixed(fixes, n_fixes, g->inputs[i]->name))
+      return g->inputs[i]->name;
+  }
+  return NULL;
+}
+
+/* A branch that would not be taken may be what cannot be compiled. */
+static bool explain(const Compile *c, const char *need, Err *e)
+{
+  const char *name = need ? NULL : compile_onnx_switch(c->onnx, c->opt->fixes, c->opt->n_fixes);
+  Err first = *e;
+
+  if (!name)
+    return false;
+  *e = (Err){0};
+  return fail(e, "%s; if input %s decides which branch is taken: --fix=%s=VALUE", first.text, name, name);
+}
+
 bool compile_onnx_module(Compile *c, Err *e)
 {
   Text notes = {.arena = c->arena};
+  const char *need = NULL;
   OnnxImportOptions o = {.shapes = c->opt->shapes,
                          .n_shapes = c->opt->n_shapes,
                          .fixes = c->opt->fixes,
                          .n_fixes = c->opt->n_fixes,
-                         .notes = &notes};
+                         .notes = &notes,
+                         .need = &need};
   bool ok = onnx_import(c->onnx, &o, c->arena, &c->module, e);
 
   if (notes.len)
     fputs(notes.data, stderr);
-  return ok;
+  return ok || explain(c, need, e);
 }
 
 /* ---- what --about prints */

@@ -64,6 +64,8 @@ void compile_close(Compile *c);
 bool compile_is_onnx(const char *path); /* also false for what cannot be read */
 bool compile_onnx_open(Compile *c, Err *e);
 bool compile_onnx_module(Compile *c, Err *e);
+/* The first input of one whole number that is not fixed, in a model with branches; else NULL. */
+const char *compile_onnx_switch(const OnnxModel *m, const OnnxFix *fixes, uint32_t n_fixes);
 const char *compile_onnx_about(const Compile *c, Text *t);
 const char *compile_one_line(Arena *a, const char *s, size_t n); /* without control characters */
 void compile_add_target(const Compile *c, Text *t);

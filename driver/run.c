@@ -266,6 +266,11 @@ int cmd_oracle(const Options *opt, int argc, char **argv)
   Model *volatile m = NULL;
   volatile bool ok = false;
 
+  if (compile_is_onnx(opt->model)) {
+    fail(&e, "run --oracle is for language models; micc verify compares an ONNX model with the interpreter");
+    failed(&e);
+    return 2;
+  }
   if (!oracle_args(&args, argc, argv, &e)) {
     failed(&e);
     return 2;

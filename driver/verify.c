@@ -161,10 +161,12 @@ static bool import(Verify *c)
     *c->e = (Err){0};
     if (onnx_import(c->onnx, &opt, &c->arena, &c->module, c->e))
       break;
+    if (!need)
+      need = compile_onnx_switch(c->onnx, fixes, opt.n_fixes);
     uint32_t i = need ? given_index(c, need) : c->n_given;
     if (i >= c->n_given || is_given(o, need) || opt.n_fixes >= c->n_given + o->n_fixes)
       return false;
-    printf("input %s decides shapes: fixed to the case's value (--fix %s=...)\n", need, need);
+    printf("input %s decides what is computed: fixed to the case's value (--fix %s=...)\n", need, need);
     fixes[opt.n_fixes++] = (OnnxFix){.name = need, .tensor = &c->given[i]};
   }
   if (notes.len)
