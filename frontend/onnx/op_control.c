@@ -35,6 +35,19 @@ static bool both_branches(Import *im, const OnnxNode *n, Val c)
   return ok;
 }
 
+/* One of the branches cannot be had, perhaps the one that is never taken: what decides can be given. */
+static bool choose(Import *im, const OnnxNode *n, Val c)
+{
+  Err why = *im->err;
+  Tensor value;
+
+  *im->err = (Err){0};
+  im_need_constant(im, n, c, "cond", &value);
+  if (im_ok(im) || (im->opt->need && !*im->opt->need))
+    *im->err = why;
+  return false;
+}
+
 bool op_if(Import *im, const OnnxNode *n)
 {
   Val c = im_in(im, n, 0), *out = NEW_ARRAY(im->arena, Val, n->n_outputs);
@@ -44,7 +57,7 @@ bool op_if(Import *im, const OnnxNode *n)
   if (!im_ok(im) || t.dtype != DT_BOOL || type_count(&t) != 1)
     return im_fail(im, n, "the condition must be one bool");
   if (!im_constant(im, c, &value))
-    return both_branches(im, n, im_reshape(im, c, 0, NULL));
+    return both_branches(im, n, im_reshape(im, c, 0, NULL)) || choose(im, n, c);
   bool ok = run_branch(im, n, tensor_get_int(&value, 0) ? "then_branch" : "else_branch", out);
   for (uint32_t i = 0; ok && i < n->n_outputs; i++)
     ok = im_out(im, n, i, out[i]);
