@@ -4,6 +4,7 @@
  * If something differs, every node's value is kept, compiled and compared with the oracle's, to name the first node
  * that differs. */
 #include "driver/driver.h"
+#include "driver/verify_grid.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -20,6 +21,8 @@ typedef struct {
   Arena arena;
   OnnxModel *onnx;
   Module *module;
+  const Graph *oracle; /* as all ways compute it: 16-bit floats as f32, rounded at the end */
+  double *grid;        /* of its nodes */
   const Target *target;
   Tensor *given; /* one for each of the model's inputs that the case has a file for */
   uint32_t n_given;
@@ -203,23 +206,26 @@ typedef struct {
   int64_t at, wrong; /* elements outside of the tolerance */
 } Difference;
 
-static bool near(const Verify *c, DType t, long double got, long double want)
+/* grid: distance of the values that are possible; 0: any. The last bits of a step do not count. */
+static bool near(const Verify *c, DType t, double grid, long double got, long double want)
 {
+  long double error = fabsl(got - want), steps = (long double)(c->v->steps * grid) * 1.00001L;
+
   if (dtype_info[t].kind == DK_INT)
-    return fabsl(got - want) <= (long double)(dtype_info[t].bytes == 1 && t != DT_BOOL ? c->v->steps : 0);
+    return error <= steps;
   if (isnan(want) || isinf(want))
     return isnan(want) ? isnan(got) : got == want;
-  long double error = fabsl(got - want);
-  return error <= (long double)c->v->absolute || error <= (long double)c->v->relative * fabsl(want);
+  return error <= (long double)c->v->absolute || error <= (long double)c->v->relative * fabsl(want) ||
+         error <= steps;
 }
 
-static Difference compare(const Verify *c, const Tensor *got, const Tensor *want)
+static Difference compare(const Verify *c, double grid, const Tensor *got, const Tensor *want)
 {
   Difference d = {0};
 
   for (int64_t i = 0; i < type_count(&want->type); i++) {
     long double x = tensor_get(got, i), y = tensor_get(want, i), error = fabsl(x - y);
-    d.wrong += !near(c, want->type.dtype, x, y);
+    d.wrong += !near(c, want->type.dtype, grid, x, y);
     if (error > d.error || (isnan(error) && !(isnan(x) && isnan(y)))) {
       d.error = isnan(error) ? INFINITY : error;
       d.at = i;
@@ -266,14 +272,14 @@ static bool run_compiled(Verify *c, Module *m, Tensor *out)
 /* The graph with every computed node as an output, in order. */
 static Module *with_all_outputs(Verify *c, Val *nodes, uint32_t *n)
 {
-  Module *m = module_copy(c->module);
+  Module *m = module_copy(c->oracle->module);
   Graph *g = m->graphs.data[0];
-  const Graph *from = c->module->graphs.data[0];
+  const Graph *from = c->oracle;
 
   g->nodes.data = arena_copy(&c->arena, from->nodes.data, from->nodes.len * sizeof *from->nodes.data);
-  g->nodes.cap = from->nodes.len;
+  g->nodes.len = g->nodes.cap = from->nodes.len;
   g->edges.data = arena_copy(&c->arena, from->edges.data, (from->edges.len + 1) * sizeof *from->edges.data);
-  g->edges.cap = from->edges.len;
+  g->edges.len = g->edges.cap = from->edges.len;
   uint32_t len = g->nodes.len;
   for (Val v = 1; v < len; v++) {
     Op op = graph_node(g, v)->op;
@@ -287,40 +293,75 @@ static Module *with_all_outputs(Verify *c, Val *nodes, uint32_t *n)
   return m;
 }
 
-static void name_first(Verify *c)
+/* What the oracle makes of a node's inputs as they were computed. */
+static bool expect(const Verify *c, const Tensor *value, Val v, Arena *a, Tensor *want)
 {
-  const Graph *g = c->module->graphs.data[0];
-  Val *nodes = NEW_ARRAY(&c->arena, Val, g->nodes.len);
-  uint32_t n = 0, outputs = 0;
-  Module *m = with_all_outputs(c, nodes, &n);
-  Graph *all = m->graphs.data[0];
-  Tensor *got = NEW_ARRAY(&c->arena, Tensor, all->nodes.len),
-         *want = NEW_ARRAY(&c->arena, Tensor, all->nodes.len);
+  const Graph *g = c->oracle;
+  uint32_t n = graph_node(g, v)->in.count;
+  Tensor *in = NEW_ARRAY(a, Tensor, n + 1);
 
-  for (Val v = 1; v < g->nodes.len; v++)
-    outputs += graph_node(g, v)->op == OP_output;
-  graph_eval_dense(all, &c->arena, c->inputs, want);
-  if (!run_compiled(c, m, got))
-    return;
-  for (uint32_t i = 0; i < n; i++) {
-    Difference d = compare(c, &got[outputs + i], &want[outputs + i]);
-    const Node *node = graph_node(g, nodes[i]);
-    if (!d.wrong)
-      continue;
+  for (uint32_t i = 0; i < n; i++)
+    in[i] = value[graph_in(g, v, i)];
+  return graph_eval_node(g, v, in, a, want);
+}
+
+static bool node_differs(Verify *c, Val v, const Tensor *got, const Tensor *want)
+{
+  const Node *node = graph_node(c->oracle, v);
+  Difference d = compare(c, c->grid[v], got, want);
+
+  if (d.wrong)
     printf("first node that differs from the oracle: %s (%s), %lld of %lld elements, e.g. %s: %.9Lg, must be "
            "%.9Lg\n",
            node->from ? node->from : "unnamed", op_info[node->op].name, (long long)d.wrong,
            (long long)type_count(&node->type), place_text(c, &node->type, d.at), d.got, d.want);
-    return;
+  return d.wrong;
+}
+
+/* `got` holds the values of `nodes`; each is compared with the oracle's on the same inputs. */
+static bool any_node_differs(Verify *c, const Val *nodes, const Tensor *got)
+{
+  const Graph *g = c->oracle;
+  Tensor *value = NEW_ARRAY(&c->arena, Tensor, g->nodes.len);
+  uint32_t at = 0, n_input = 0;
+  bool differs = false;
+
+  for (Val v = 1; !differs && v < g->nodes.len; v++) {
+    Arena tmp = {0};
+    Tensor want;
+    if (graph_node(g, v)->op == OP_input) {
+      value[v] = c->inputs[n_input++];
+    } else if (nodes[at] == v) {
+      value[v] = got[at++];
+      differs = expect(c, value, v, &tmp, &want) && node_differs(c, v, &value[v], &want);
+    } else if (graph_node(g, v)->op != OP_output) {
+      expect(c, value, v, &c->arena, &value[v]);
+    }
+    arena_free(&tmp);
   }
-  printf("each node agrees with the oracle: the case's outputs are not what this graph means\n");
+  return differs;
+}
+
+static void name_first(Verify *c)
+{
+  const Graph *g = c->oracle;
+  Val *nodes = NEW_ARRAY(&c->arena, Val, g->nodes.len);
+  uint32_t n = 0, outputs = 0;
+  Module *m = with_all_outputs(c, nodes, &n);
+  Tensor *got = NEW_ARRAY(&c->arena, Tensor, m->graphs.data[0]->nodes.len);
+
+  for (Val v = 1; v < g->nodes.len; v++)
+    outputs += graph_node(g, v)->op == OP_output;
+  if (run_compiled(c, m, got) && !any_node_differs(c, nodes, got + outputs))
+    printf("each node agrees with the oracle on what it is given: the graph means something else than the "
+           "case\n");
 }
 
 /* ---- the command */
 
 static bool report(Verify *c, const Tensor *got, uint32_t n)
 {
-  const Graph *g = c->module->graphs.data[0];
+  const Graph *g = c->oracle;
   bool same = true;
   uint32_t i = 0;
 
@@ -336,11 +377,14 @@ static bool report(Verify *c, const Tensor *got, uint32_t n)
       printf("%-24s DIFFERS: it is %s\n", graph_node(g, v)->attr.name, t.data);
       same = false;
     } else if (want->data) {
-      Difference d = compare(c, &got[i], want);
-      printf("%-24s %s: largest error %.3Lg at %s (%.9Lg, must be %.9Lg), %lld of %lld elements outside\n",
+      Difference d = compare(c, c->grid[v], &got[i], want);
+      const char *steps = c->grid[v] > 0 && dtype_info[want->type.dtype].kind == DK_FLOAT
+                              ? arena_printf(&c->arena, "; quantised, in steps of %.3g", c->grid[v])
+                              : "";
+      printf("%-24s %s: largest error %.3Lg at %s (%.9Lg, must be %.9Lg), %lld of %lld elements outside%s\n",
              graph_node(g, v)->attr.name, d.wrong ? "DIFFERS" : "agrees", d.error,
              place_text(c, &want->type, d.at), d.got, d.want, (long long)d.wrong,
-             (long long)type_count(&want->type));
+             (long long)type_count(&want->type), steps);
       same &= !d.wrong;
     }
     i++;
@@ -354,11 +398,15 @@ static bool verify(Verify *c)
   if (!c->target || !onnx_read(c->opt->model, &c->arena, &c->onnx, c->e) || !read_case(c) || !import(c) ||
       !collect_inputs(c))
     return false;
+  c->oracle = pass_widen(module_copy(c->module)->graphs.data[0], c->e);
+  if (!c->oracle)
+    return false;
+  c->grid = verify_grid(c->oracle, &c->arena);
   uint32_t n = c->onnx->graph->n_outputs;
   Tensor *got = NEW_ARRAY(&c->arena, Tensor, n + 1);
   if (!c->n_want) {
     printf("%s has no outputs: compared with the oracle\n", c->v->dir);
-    graph_eval_dense(c->module->graphs.data[0], &c->arena, c->inputs, c->want);
+    graph_eval_dense(c->oracle, &c->arena, c->inputs, c->want);
   }
   if (!run_compiled(c, module_copy(c->module), got))
     return false;
