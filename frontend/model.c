@@ -2,7 +2,6 @@
 #include "frontend/model.h"
 #include "frontend/gguf/gguf.h"
 #include "frontend/mapping.h"
-#include "frontend/onnx/onnx.h"
 
 /* ---- which format is it */
 
@@ -30,7 +29,6 @@ static const struct {
     {"a ggml file from before GGUF", NULL, 0, "fmgg"},
     {"a ggml file from before GGUF", NULL, 0, "tjgg"},
     {"a Git LFS pointer, not the model itself", NULL, 0, "version https://git-lfs"},
-    {"an ONNX file", onnx_probe, 0, NULL}, /* last: the weakest test */
 };
 
 static const char *other_format(const uint8_t *p, uint64_t n)
@@ -56,7 +54,7 @@ Model *model_open(const char *path, Err *e)
   const char *other = other_format(map.data, map.bytes);
   Model *m = other ? NULL : gguf_parse(map.data, map.bytes, path, e);
   if (other)
-    fail(e, "%s: is %s; micc does not read that yet, it reads GGUF", model_shown_path(path), other);
+    fail(e, "%s: is %s; micc does not read that yet, it reads GGUF and ONNX", model_shown_path(path), other);
   if (m)
     m->mapped = true;
   else

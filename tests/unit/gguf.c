@@ -482,14 +482,13 @@ Test(model, files_that_are_no_models)
     const char *bytes, *message;
   } odd[] = {
       {"", "is empty, expected a model file"},
-      {"8:2 '{}'", "is a safetensors file; micc does not read that yet, it reads GGUF"},
-      {"4:28 'TFL3' 0*40", "is a TFLite file; micc does not read that yet, it reads GGUF"},
-      {"x:0807120a 'pytorch'", "is an ONNX file; micc does not read that yet, it reads GGUF"},
+      {"8:2 '{}'", "is a safetensors file; micc does not read that yet, it reads GGUF and ONNX"},
+      {"4:28 'TFL3' 0*40", "is a TFLite file; micc does not read that yet, it reads GGUF and ONNX"},
       {"'PK' x:0304 0*26",
-       "is a zip archive (PyTorch, Keras or NumPy); micc does not read that yet, it reads GGUF"},
-      {"'tjgg' 0*26", "is a ggml file from before GGUF; micc does not read that yet, it reads GGUF"},
+       "is a zip archive (PyTorch, Keras or NumPy); micc does not read that yet, it reads GGUF and ONNX"},
+      {"'tjgg' 0*26", "is a ggml file from before GGUF; micc does not read that yet, it reads GGUF and ONNX"},
       {"'version https://git-lfs.github.com/spec/v1'",
-       "is a Git LFS pointer, not the model itself; micc does not read that yet, it reads GGUF"},
+       "is a Git LFS pointer, not the model itself; micc does not read that yet, it reads GGUF and ONNX"},
       {"'what is this'", "begins with bytes 77 68 61 74, expected \"GGUF\""},
   };
   char path[] = "/tmp/micc-test-XXXXXX";

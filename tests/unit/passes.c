@@ -1,5 +1,5 @@
 /* Passes on text: tests/cases/passes/PASS*.txt holds a graph, `---`, and the graph that the pass must leave; cases are
- * separated by `===`. With MICC_UPDATE_CASES set, the files are rewritten with what comes out: review the diff. */
+ * separated by `===`. With MICC_UPDATE set, the files are rewritten with what comes out: review the diff. */
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <stdio.h>
@@ -66,7 +66,7 @@ static void run_file(const char *name, Pass *run)
   char *path = arena_printf(&a, "%s/tests/cases/passes/%s", MICC_SOURCE_DIR, name),
        *rest = read_file(&a, path);
   Text updated = {.arena = &a};
-  bool update = getenv("MICC_UPDATE_CASES") != NULL;
+  bool update = getenv("MICC_UPDATE") != NULL;
   int n = 0;
 
   while (rest) {
