@@ -7,12 +7,13 @@ bool lower_is_elementwise(Op op)
   return op >= OP_neg && op <= OP_min;
 }
 
-static KVal gelu(Kernel *k, KVal x, KVal half)
+/* The form with tanh, x (1 + tanh u) / 2, is x times the sigmoid of 2u. */
+static KVal gelu(Kernel *k, KVal x)
 {
   unsigned n = kernel_node(k, x)->type.lanes;
   KVal x3 = k_op2(k, K_mul, k_op2(k, K_mul, x, x), x);
-  KVal u = k_op2(k, K_mul, k_fma(k, x3, k_flt(k, n, 0.044715), x), k_flt(k, n, 0.7978845608028654));
-  return k_op2(k, K_mul, k_op2(k, K_mul, x, half), k_op2(k, K_add, k_tanh(k, u), k_flt(k, n, 1.0)));
+  KVal u = k_op2(k, K_mul, k_fma(k, x3, k_flt(k, n, 0.044715), x), k_flt(k, n, 2 * 0.7978845608028654));
+  return k_op2(k, K_mul, x, k_sigmoid(k, u));
 }
 
 KVal lower_elementwise(Kernel *k, Op op, KVal a, KVal b)
@@ -29,7 +30,7 @@ KVal lower_elementwise(Kernel *k, Op op, KVal a, KVal b)
   case OP_tanh: return k_tanh(k, a);
   case OP_sigmoid: return k_sigmoid(k, a);
   case OP_silu: return k_op2(k, K_mul, a, k_sigmoid(k, a));
-  case OP_gelu: return gelu(k, a, k_flt(k, n, 0.5));
+  case OP_gelu: return gelu(k, a);
   case OP_relu: return k_op2(k, K_max, a, k_flt(k, n, 0.0));
   case OP_sin: k_sincos(k, a, &s, &c); return s;
   case OP_cos: k_sincos(k, a, &s, &c); return c;

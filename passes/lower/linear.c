@@ -255,22 +255,27 @@ static void quantise(const Linear *c, KVal iteration, KVal row, KVal at)
   lower_quant_block(c->l, &to, idx_add(k, idx_mul(k, row, to.columns / QBLOCK), iteration), x);
 }
 
-/* `iteration`: of the grid. `end`: idx, of the tokens. */
+/* `iteration`: of the grid. `end`: idx, of the tokens. Vectors first, blocks after them: a token's chain of dependent
+ * instructions is long, and the shorter what lies between two chains, the more of them run at once. */
 static void epilogue_in_scratch(const Linear *c, KVal iteration, KVal end)
 {
   Kernel *k = c->l->k;
+  KVal zero = k_idx(k, 0);
   int64_t columns = c->panels * PANEL_ROWS;
   Epilogue p = {.c = c};
-  KVal m = k_loop(k, k_idx(k, 0), end, 1), at = idx_mul(k, m, columns);
 
+  KVal m = k_loop(k, zero, end, 1);
   p.row = idx_add(k, c->token, m);
-  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, columns), c->lanes);
-  p.at = idx_add(k, at, j);
+  KVal j = k_loop(k, zero, k_idx(k, columns), c->lanes);
+  p.at = idx_add(k, idx_mul(k, m, columns), j);
   p.column = idx_add(k, idx_mul(k, iteration, columns), j);
   store_results(&p);
   k_end(k, NULL, 0);
-  if (quantised(c))
-    quantise(c, iteration, p.row, at);
+  k_end(k, NULL, 0);
+  if (!quantised(c))
+    return;
+  m = k_loop(k, zero, end, 1);
+  quantise(c, iteration, idx_add(k, c->token, m), idx_mul(k, m, columns));
   k_end(k, NULL, 0);
 }
 
