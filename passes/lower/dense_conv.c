@@ -8,6 +8,8 @@
 #include "passes/lower/dense_window.h"
 #include "passes/lower/panel.h"
 
+enum { SMALL_WORK = 4000000, SMALL_SUMS = 12 };
+
 typedef enum { INPUT_ONE, INPUT_EACH, INPUT_GROUPS } InputKind;
 
 typedef struct {
@@ -18,15 +20,17 @@ typedef struct {
   uint16_t xp, wp;
   bool panels; /* constant weights; else they are read where they lie */
   InputKind kind;
-  KVal panel[WALK_MAX_VECS];            /* idx: where each panel of the block starts */
-  int64_t in_group, out_group, columns; /* columns: kernel places times in_group */
+  KVal panel[WALK_MAX_VECS]; /* idx: where each panel of the block starts */
+  bool grouped;
+  int64_t all, in_group, out_group, columns; /* columns: kernel places times in_group */
 } Conv;
 
 /* ---- operands */
 
 static KVal widened(Conv *c, DType t, uint16_t p, KElem memory, unsigned lanes, KVal at, int64_t off)
 {
-  return dense_widen(c->w.k, t, k_load(c->w.k, ktype(memory, lanes), p, at, off));
+  KVal v = dense_widen(c->w.k, t, k_load(c->w.k, ktype(memory, lanes), p, at, off));
+  return kernel_node(c->w.k, v)->type.elem == c->w.elem ? v : k_cast(c->w.k, c->w.elem, v);
 }
 
 /* Weights that are computed: [o, k, c] as they lie. Lanes behind the last channel repeat it. */
@@ -38,7 +42,7 @@ static KVal loose_weights(Conv *c, KVal tap, int64_t dtap, unsigned i)
 
   for (unsigned j = 0; j < c->w.lanes; j++) {
     KVal o = idx_add(k, idx_mul(k, c->w.ob, c->w.block), k_idx(k, i * c->w.lanes + j));
-    o = k_op2(k, K_min, o, k_idx(k, c->w.outputs - 1));
+    o = k_op2(k, K_min, idx_add(k, o, k_idx(k, c->w.first)), k_idx(k, c->all - 1));
     KVal at = idx_add(k, idx_mul(k, o, c->columns), tap);
     lane[j] =
         widened(c, graph_node(c->w.d->g, c->weight)->type.dtype, c->wp, p->elem, 1, at, dtap + p->offset);
@@ -65,7 +69,7 @@ static KVal group_channel(Conv *c, int64_t o)
   Kernel *k = c->w.k;
   KVal at = idx_add(k, idx_mul(k, c->w.ob, c->w.block), k_idx(k, o));
 
-  at = k_op2(k, K_min, at, k_idx(k, c->w.outputs - 1));
+  at = k_op2(k, K_min, at, k_idx(k, c->all - 1));
   return idx_mul(k, k_op2(k, K_div, at, k_idx(k, c->out_group)), c->in_group);
 }
 
@@ -154,10 +158,8 @@ static void choose_block(Conv *c)
   int64_t unit = w->lanes < PANEL_ROWS && c->w.outputs > w->lanes ? PANEL_ROWS : w->lanes;
   vecs = (unsigned)(unit / w->lanes);
   if (c->kind == INPUT_ONE && vecs == 1 && w->lanes == PANEL_ROWS) {
-    int64_t whole = c->out_group < c->w.outputs ? c->out_group : c->w.outputs;
-    vecs = whole >= 2 * PANEL_ROWS && (c->out_group == c->w.outputs || c->out_group % (2 * PANEL_ROWS) == 0)
-               ? 2
-               : 1;
+    int64_t whole = c->grouped ? c->out_group : c->w.outputs;
+    vecs = whole >= 2 * PANEL_ROWS && (!c->grouped || c->out_group % (2 * PANEL_ROWS) == 0) ? 2 : 1;
   }
   w->vecs = vecs;
   c->w.block = (int64_t)w->lanes * vecs;
@@ -167,13 +169,17 @@ static void choose_block(Conv *c)
     free = 2 * vecs;
   else if (c->kind == INPUT_EACH) /* weights of a row and the inputs between pixels stay in registers too */
     free = (l->target->registers - 2 * taps) / (1 + min64(taps, w->stride[2]));
-  w->tile = walk_tile(w, (unsigned)max64(1, free / vecs));
+  int64_t most_tile = max64(1, free / vecs), work = walk_rows(w, 1) * w->out[2] * w->outputs * c->columns;
+  if (c->kind == INPUT_ONE &&
+      work < SMALL_WORK) /* enough for the multiply-adds' latency, and half the code */
+    most_tile = min64(most_tile, max64(1, SMALL_SUMS / vecs));
+  w->tile = walk_tile(w, (unsigned)most_tile);
 }
 
 /* Which groups the lanes of a block can see. */
 static InputKind input_kind(const Conv *c)
 {
-  if (c->out_group == c->w.outputs || c->out_group % (2 * PANEL_ROWS) == 0 || c->out_group == PANEL_ROWS)
+  if (!c->grouped || c->out_group % (2 * PANEL_ROWS) == 0 || c->out_group == PANEL_ROWS)
     return INPUT_ONE;
   return c->in_group == 1 && c->out_group == 1 ? INPUT_EACH : INPUT_GROUPS;
 }
@@ -189,10 +195,11 @@ static void init(Conv *c, DenseLower *d, Val v)
   c->x_type = graph_node(d->g, c->x)->type.dtype;
   c->type = n->type.dtype;
   wt = &graph_node(d->g, c->weight)->type;
-  c->w.outputs = wt->dim[0];
+  c->all = wt->dim[0];
+  c->grouped = n->attr.window.group > 1;
   c->in_group = type_last(wt);
-  c->out_group = c->w.outputs / n->attr.window.group;
-  c->columns = type_count(wt) / (c->w.outputs ? c->w.outputs : 1);
+  c->out_group = c->all / n->attr.window.group;
+  c->columns = type_count(wt) / (c->all ? c->all : 1);
   c->kind = input_kind(c);
 }
 
@@ -201,12 +208,12 @@ static void find_panels(Walk *w)
 {
   Conv *c = w->ctx;
   Kernel *k = c->w.k;
-  int64_t each = (c->w.block + PANEL_ROWS - 1) / PANEL_ROWS,
-          all = (c->w.outputs + PANEL_ROWS - 1) / PANEL_ROWS;
+  int64_t each = (c->w.block + PANEL_ROWS - 1) / PANEL_ROWS, all = (c->all + PANEL_ROWS - 1) / PANEL_ROWS,
+          first = c->w.first / PANEL_ROWS;
 
   for (int64_t i = 0; i < each; i++) {
-    KVal p = idx_add(k, idx_mul(k, c->w.ob, each), k_idx(k, i));
-    if (i && c->w.blocks * each > all)
+    KVal p = idx_add(k, idx_mul(k, c->w.ob, each), k_idx(k, first + i));
+    if (i && first + c->w.blocks * each > all)
       p = k_op2(k, K_min, p, k_idx(k, all - 1));
     c->panel[i] = idx_mul(k, p, c->columns * PANEL_ROWS);
   }
@@ -237,20 +244,22 @@ static void position(Conv *c, int64_t batch)
   w->x = idx_add(k, idx_mul(k, w->batch, c->place->stride[0]), k_idx(k, c->place->offset));
   if (c->kind == INPUT_EACH && !w->blocks_inside)
     w->x = idx_add(k, w->x, idx_mul(k, w->ob, w->block));
-  if (c->kind == INPUT_ONE && c->out_group < c->w.outputs)
+  if (c->kind == INPUT_ONE && c->grouped)
     w->x = idx_add(k, w->x, group_channel(c, 0));
 }
 
-bool lower_dense_conv(DenseLower *d, Val v)
+/* Output channels from `first` on; returns how many. Those that fill no block are another kernel's, so that none has
+ * to tell blocks apart. */
+static int64_t some_channels(DenseLower *d, Val v, int64_t first)
 {
   const Node *n = graph_node(d->g, v);
   const Window *win = &n->attr.window;
   Conv c = {.kind = INPUT_ONE};
   Walk *w = &c.w;
 
-  if (dense_few(d, v))
-    return true;
   init(&c, d, v);
+  w->first = first;
+  w->outputs = c.all - first;
   dense_begin(d, "conv%u.%lldx%lldx%lld.%lld.%lld%s%s", win->spatial, (long long)w->outputs,
               (long long)c.columns, (long long)c.in_group, (long long)n->type.dim[n->type.rank - 2],
               (long long)win->stride[0], dtype_info[c.type].name, win->group > 1 ? ".group" : "");
@@ -265,6 +274,10 @@ bool lower_dense_conv(DenseLower *d, Val v)
   w->ctx = &c;
   c.panels = dense_weight(d, c.weight) != NULL;
   choose_block(&c);
+  if (!c.grouped && w->blocks > 1 && w->outputs % w->block) {
+    w->blocks--;
+    w->outputs = w->blocks * w->block;
+  }
   c.xp = dense_param(d, c.x, KA_READ);
   c.wp = c.panels ? dense_panels(d, c.weight) : dense_param(d, c.weight, KA_READ);
   position(&c, n->type.dim[0]);
@@ -273,5 +286,14 @@ bool lower_dense_conv(DenseLower *d, Val v)
   int64_t pixels = type_count(&n->type) / (w->outputs ? w->outputs : 1);
   dense_end(d, walk_rows(w, n->type.dim[0]) * (w->blocks_inside ? 1 : w->blocks),
             (uint64_t)(pixels * w->outputs * c.columns));
+  return w->outputs;
+}
+
+bool lower_dense_conv(DenseLower *d, Val v)
+{
+  int64_t all = type_last(&graph_node(d->g, v)->type);
+
+  for (int64_t first = 0; first < all && !(first == 0 && dense_few(d, v));)
+    first += some_channels(d, v, first);
   return true;
 }

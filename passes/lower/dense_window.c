@@ -87,8 +87,8 @@ static void store(Walk *w, DenseIndex column, unsigned p, int64_t channel, unsig
     at.at[w->dim[2]] = column;
     at.at[w->dim[2]].c += p;
   }
-  at.at[w->rank - 1] =
-      (DenseIndex){.v = w->blocks > 1 ? idx_mul(w->k, w->ob, w->block) : 0, .c = channel, .lane = 1};
+  at.at[w->rank - 1] = (DenseIndex){
+      .v = w->blocks > 1 ? idx_mul(w->k, w->ob, w->block) : 0, .c = w->first + channel, .lane = 1};
   w->store(w, value, &at);
 }
 

@@ -47,6 +47,7 @@ struct Walk {
   int64_t channels;  /* that one step walks over: input channels of a group, or 1 */
   int64_t x_channel; /* elements from one of them to the next */
   unsigned tile, vecs, lanes;
+  int64_t first; /* channel of the result that this kernel begins with */
   int64_t outputs, block,
       blocks; /* channels of the result; of a grid iteration: lanes * vecs; how many of these */
   KElem elem; /* of sums */
