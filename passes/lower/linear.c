@@ -136,7 +136,7 @@ static void product(const Linear *c, uint32_t i)
   Operands p = operands(c, i);
 
   if (c->unpack)
-    linear_unpacked(c, p.x, p.w->dtype, c->unpacked[i], &c->sums[i]);
+    linear_unpacked(c, panels(c, p.weight), p.x, p.w->dtype, c->unpacked[i], &c->sums[i]);
   else if (graph_node(c->l->g, p.x)->type.dtype == DT_Q8A)
     linear_block(c, panels(c, p.weight), p.x, p.w->dtype, &c->sums[i]);
   else

@@ -70,6 +70,6 @@ void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out);
 /* The same in two steps: all codes of a panel unpacked to scratch from float `at` on, then for each tile the product. */
 int64_t linear_unpacked_floats(const Linear *c, DType t, int64_t columns);
 void linear_unpack(const Linear *c, uint16_t w, DType t, int64_t at);
-void linear_unpacked(const Linear *c, Val x, DType t, int64_t at, Sums *out);
+void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *out);
 
 #endif

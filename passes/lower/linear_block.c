@@ -360,17 +360,32 @@ static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
   return r;
 }
 
-void linear_unpacked(const Linear *c, Val x, DType t, int64_t at, Sums *out)
+/* Of the next panel a line for each run and tile: it comes from memory while this one is worked on. */
+static void prefetch_next(const Linear *c, const Block *b, KVal j)
+{
+  enum { LINE = 64 };
+  Kernel *k = c->l->k;
+  int64_t groups = dtype_info[b->dtype].block / QBLOCK, bytes = panel_offsets(b->dtype).block_bytes;
+  KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
+  KVal next = idx_mul(k, mul(k, idx_add(k, c->panel, k_idx(k, 1)), blocks), bytes);
+  KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), LINE);
+
+  k_prefetch(k, b->w, idx_add(k, idx_add(k, next, line), idx_mul(k, j, bytes / groups / b->runs)), 0);
+}
+
+void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *out)
 {
   Kernel *k = c->l->k;
   Block b = unpacked_block(c, t);
   Sums carries;
 
+  b.w = w;
   b.unpacked = true;
   b.act = lower_q8a_value(c->l, x, KA_READ);
   linear_zero(c, out);
   KVal j = k_loop(k, k_idx(k, 0), idx_mul(k, c->groups, b.runs), 1);
   linear_open(c, out, &carries);
+  prefetch_next(c, &b, j);
   Run r = unpacked_run(c, &b, j, at);
   run_sums(c, &b, &r, out);
   add_minima(c, &b, &r, out);
