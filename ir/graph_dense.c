@@ -50,11 +50,23 @@ static bool is_integer(const Rule *r, uint32_t i)
   return (dtype_info[t].kind == DK_INT && t != DT_BOOL) || rule_bad_input(r, i, "of integers");
 }
 
-/* Weights may be kept in 16 bits where the sums are f32. */
+static bool is_code(DType t)
+{
+  return t == DT_I8 || t == DT_U8;
+}
+
+/* Weights may be kept in 16 bits where the sums are f32; 8-bit integers may differ in sign. */
 static bool weight_fits(const Rule *r, uint32_t x, uint32_t w)
 {
   DType tx = rule_in(r, x)->dtype, tw = rule_in(r, w)->dtype;
-  return (tx == DT_F32 && (tw == DT_F16 || tw == DT_BF16)) || same_dtype(r, x, w);
+  return (tx == DT_F32 && (tw == DT_F16 || tw == DT_BF16)) || (is_code(tx) && is_code(tw)) ||
+         same_dtype(r, x, w);
+}
+
+/* Sums of 8-bit integers are exact, in 32 bits. */
+static DType sum_type(DType t)
+{
+  return is_code(t) ? DT_I32 : t;
 }
 
 static bool bad_axis(const Rule *r, uint32_t axis)
@@ -233,6 +245,7 @@ bool rule_dense_linear(const Rule *r)
     return fail(r->e, "linear: x is %s, w is %s, must be [n, %lld]", rule_type_text(r->g, x),
                 rule_type_text(r->g, w), (long long)type_last(x));
   *r->out = *x;
+  r->out->dtype = sum_type(x->dtype);
   r->out->dim[x->rank - 1] = w->dim[0];
   return true;
 }
@@ -303,7 +316,11 @@ bool rule_dense_pool(const Rule *r)
     return false;
   if (r->attr->window.group != 1)
     return fail(r->e, "%s: group is %lld, must be 1", op_info[r->op].name, (long long)r->attr->window.group);
-  return slide(r);
+  if (!slide(r))
+    return false;
+  if (r->op == OP_pool_sum)
+    r->out->dtype = sum_type(r->out->dtype);
+  return true;
 }
 
 bool rule_dense_conv(const Rule *r)
@@ -325,10 +342,14 @@ bool rule_dense_conv(const Rule *r)
   if (!ok)
     return fail(r->e, "conv: x %s, w %s and group %lld do not fit", rule_type_text(r->g, x),
                 rule_type_text(r->g, w), (long long)group);
-  if (r->n_in == 3 && (!same_dtype(r, 0, 2) || rule_in(r, 2)->rank != 1 || rule_in(r, 2)->dim[0] != out))
-    return rule_bad_input(r, 2, "a bias for each output channel");
+  DType sum = sum_type(x->dtype);
+  if (r->n_in == 3 &&
+      (rule_in(r, 2)->dtype != sum || rule_in(r, 2)->rank != 1 || rule_in(r, 2)->dim[0] != out))
+    return rule_bad_input(r, 2, arena_printf(r->g->module->arena, "a bias of %s for each output channel",
+                                             dtype_info[sum].name));
   if (!slide(r))
     return false;
+  r->out->dtype = sum;
   r->out->dim[r->out->rank - 1] = out;
   return true;
 }

@@ -35,6 +35,8 @@ static Val matmul_as_linear(Products *p, const Val *in, const char *from)
 
   if (!constant_node(p->r.to, in[1]) || type_count(b) == 0)
     return 0;
+  if (dtype_info[b->dtype].kind == DK_INT && dtype_bits(b->dtype) == 8)
+    return 0; /* matmul wraps in 8 bits, linear sums in 32 */
   matrix.dim[0] = b->dim[b->rank - 2];
   matrix.dim[1] = b->dim[b->rank - 1];
   if (type_count(b) != type_count(&matrix) || b->rank > node(p, in[0])->type.rank)

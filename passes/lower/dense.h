@@ -135,6 +135,9 @@ DenseFamily lower_dense_map, lower_dense_reduce, lower_dense_softmax, lower_dens
 DenseFamily lower_dense_linear, lower_dense_matmul, lower_dense_conv, lower_dense_pool;
 DenseFamily lower_dense_gather, lower_dense_scatter, lower_dense_topk, lower_dense_pad;
 
+/* conv and linear of u8 by constant i8 (dense_int8.c); false: not one that it takes. */
+DenseFamily dense_int8;
+
 /* A graph with Graph.dense set. */
 bool lower_dense_graph(Lower *l, const Graph *g);
 

@@ -293,7 +293,7 @@ bool lower_dense_conv(DenseLower *d, Val v)
 {
   int64_t all = type_last(&graph_node(d->g, v)->type);
 
-  for (int64_t first = 0; first < all && !(first == 0 && dense_few(d, v));)
+  for (int64_t first = 0; first < all && !(first == 0 && (dense_few(d, v) || dense_int8(d, v)));)
     first += some_channels(d, v, first);
   return true;
 }

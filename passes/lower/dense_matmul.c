@@ -91,6 +91,15 @@ static KVal b_address(Product *p, const Tile *t)
 
 /* ---- the inner loop */
 
+/* 8-bit integers are summed in 32 bits. */
+static KVal widened(const Product *p, DType t, KVal v)
+{
+  KElem sum = dense_elem(p->t);
+
+  v = dense_widen(p->k, t, v);
+  return kernel_node(p->k, v)->type.elem == sum ? v : k_cast(p->k, sum, v);
+}
+
 static KVal load_b(Product *p, const Tile *t, KVal at, unsigned u, unsigned i)
 {
   Kernel *k = p->k;
@@ -99,14 +108,14 @@ static KVal load_b(Product *p, const Tile *t, KVal at, unsigned u, unsigned i)
 
   if (p->panels) {
     int64_t off = column / PANEL_ROWS * p->depth * PANEL_ROWS + column % PANEL_ROWS + (int64_t)u * PANEL_ROWS;
-    return dense_widen(k, p->b.t, k_load(k, ktype(p->b.elem, t->lanes), p->b.param, at, off));
+    return widened(p, p->b.t, k_load(k, ktype(p->b.elem, t->lanes), p->b.param, at, off));
   }
   int64_t off = p->b.offset + column * stride + u * p->b.k;
   if (stride == 1)
-    return dense_widen(k, p->b.t, k_load(k, ktype(p->b.elem, t->lanes), p->b.param, at, off));
+    return widened(p, p->b.t, k_load(k, ktype(p->b.elem, t->lanes), p->b.param, at, off));
   for (unsigned j = 0; j < t->lanes; j++)
     lane[j] = k_load(k, ktype(p->b.elem, 1), p->b.param, at, off + j * stride);
-  return dense_widen(k, p->b.t, dense_pack(k, lane, t->lanes));
+  return widened(p, p->b.t, dense_pack(k, lane, t->lanes));
 }
 
 static KVal multiply_add(const Product *p, KVal a, KVal b, KVal sum)
@@ -129,7 +138,7 @@ static void steps(Product *p, const Tile *t, KVal a_at, KVal b_at, unsigned n, S
     for (unsigned m = 0; m < t->rows; m++) {
       int64_t row = p->loops.n ? (t->row.c + m) * p->a.stride[row_dim(p)] : 0;
       KVal x = k_load(k, ktype(p->a.elem, 1), p->a.param, a_at, p->a.offset + row + u * p->a.k);
-      x = k_splat(k, type, dense_widen(k, p->a.t, x));
+      x = k_splat(k, type, widened(p, p->a.t, x));
       for (unsigned i = 0; i < t->vecs; i++)
         s->v[m][i][u % p->parts] = multiply_add(p, b[i], x, s->v[m][i][u % p->parts]);
     }
@@ -479,8 +488,11 @@ bool lower_dense_linear(DenseLower *d, Val v)
 {
   Val x = graph_in(d->g, v, 0), w = graph_in(d->g, v, 1);
   const Type *xt = &graph_node(d->g, x)->type, *wt = &graph_node(d->g, w)->type;
-  Product p = begin(d, v, type_last(xt));
   const DensePlace *at = dense_place(d, x);
+
+  if (dense_int8(d, v))
+    return true;
+  Product p = begin(d, v, type_last(xt));
 
   operand(&p, &p.a, x, xt->rank - 1);
   memcpy(p.a.stride, at->stride, (xt->rank - 1) * sizeof *at->stride);

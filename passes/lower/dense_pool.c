@@ -22,6 +22,8 @@ static void pool_step(Walk *w, KVal x, int64_t dx, KVal tap, int64_t dtap, uint3
     for (unsigned i = 0; i < w->vecs && valid >> p & 1; i++) {
       int64_t at = dx + (int64_t)p * w->stride[2] * w->x_stride[2] + (int64_t)i * w->lanes;
       KVal v = dense_widen(k, c->type, k_load(k, ktype(c->place->elem, w->lanes), c->xp, x, at));
+      if (kernel_node(k, v)->type.elem != w->elem) /* sums of 8-bit integers */
+        v = k_cast(k, w->elem, v);
       acc->v[p][i] = k_op2(k, c->op, acc->v[p][i], v);
     }
 }

@@ -7,155 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "codegen/c.h"
-#include "codegen/image.h"
+#include "codegen/exec.h"
 #include "passes/passes.h"
 #include "tests/unit/support/graph_gen.h"
-#if MICC_HAVE_LLVM
-#include "codegen/llvm.h"
-#endif
-#if MICC_HAVE_TCC
-#include "codegen/tcc.h"
-#endif
 
-typedef enum { THROUGH_EVAL, THROUGH_TCC, THROUGH_LLVM } Through;
-
-typedef struct {
-  Arena *a;
-  Program *p;
-  Through through;
-  uint8_t *space[4];
-  MiKernel *const *kernels;
-#if MICC_HAVE_LLVM
-  LlvmJit *llvm;
-#endif
-#if MICC_HAVE_TCC
-  TccJit *tcc;
-#endif
-} Run;
-
-/* ---- running */
-
-static bool collect(void *ctx, const void *bytes, uint64_t n)
-{
-  text_add(ctx, bytes, n);
-  return true;
-}
-
-static uint8_t *aligned(Arena *a, uint64_t bytes)
-{
-  uint8_t *p = arena_alloc(a, bytes + 64);
-  return p + (64 - (uintptr_t)p % 64) % 64;
-}
-
-static void load_weights(Run *r)
-{
-  Image im;
-  Text t = {.arena = r->a};
-  Err e = {0};
-
-  cr_assert(image_build(r->a, &(Program *){r->p}, 1, &(ImageParts){"", NULL, 0}, &im, &e), "%s", e.text);
-  cr_assert(image_write(&im, collect, &t));
-  r->space[SPACE_WEIGHTS] = aligned(r->a, im.bytes - im.head_bytes);
-  memcpy(r->space[SPACE_WEIGHTS], t.data + im.head_bytes, im.bytes - im.head_bytes);
-}
-
-static void compile(Run *r, const Target *target)
-{
-  const Kernel *const *k = (const Kernel *const *)r->p->kernels.data;
-  Err e = {0};
-
-  (void)k, (void)e, (void)target;
-#if MICC_HAVE_LLVM
-  if (r->through == THROUGH_LLVM) {
-    r->llvm = llvm_jit(k, r->p->kernels.len, &(LlvmOptions){.target = target, .opt_level = 2}, &e);
-    cr_assert(r->llvm, "%s", e.text);
-    r->kernels = llvm_jit_table(r->llvm);
-  }
-#endif
-#if MICC_HAVE_TCC
-  if (r->through == THROUGH_TCC) {
-    Text t = {.arena = r->a};
-    cr_assert(c_print_kernels(k, r->p->kernels.len, &t, &e), "%s", e.text);
-    r->tcc = tcc_jit(t.data, &e);
-    cr_assert(r->tcc, "%s", e.text);
-    r->kernels = tcc_jit_symbol(r->tcc, "mi_kernels");
-  }
-#endif
-}
-
-static Run run_open(Arena *a, Module *m, const char *cpu, Through through)
-{
-  Run r = {.a = a, .through = through};
-  Err e = {0};
-  const Target *target = target_find(cpu, &e);
-  Text log = {.arena = a};
-
-  cr_assert(target, "%s", e.text);
-  cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1, .log = &log}, &r.p, &e), "%s",
-            e.text);
-  for (int s = SPACE_ARENA; s <= SPACE_SCRATCH; s++)
-    r.space[s] = aligned(a, r.p->space_bytes[s]);
-  memset(r.space[SPACE_ARENA], 0x7f, r.p->space_bytes[SPACE_ARENA]);
-  load_weights(&r);
-  compile(&r, target);
-  return r;
-}
-
-static void run_close(Run *r)
-{
-#if MICC_HAVE_LLVM
-  if (r->llvm)
-    llvm_jit_free(r->llvm);
-#endif
-#if MICC_HAVE_TCC
-  if (r->tcc)
-    tcc_jit_free(r->tcc);
-#endif
-  (void)r;
-}
-
-static void run_part(const Run *r, const Part *part)
-{
-  uint8_t *buf[MI_MAX_PARAMS];
-  void *eval_buf[MI_MAX_PARAMS];
-  uint64_t bytes[MI_MAX_PARAMS];
-  int32_t args[K_ARGS] = {0, 1, 0};
-  Err e = {0};
-
-  memcpy(args + K_CONSTANT, part->constant, sizeof part->constant);
-  cr_assert_leq(part->binds.count, MI_MAX_PARAMS);
-  for (uint32_t i = 0; i < part->binds.count; i++) {
-    const Bind *b = &r->p->binds.data[part->binds.first + i];
-    const Buffer *at = &r->p->buffers.data[b->buffer];
-    eval_buf[i] = buf[i] = r->space[at->space] + at->offset + b->offset;
-    bytes[i] = at->bytes - b->offset;
-  }
-  if (r->through == THROUGH_EVAL)
-    cr_assert(kernel_eval(r->p->kernels.data[part->kernel], eval_buf, bytes, args, 0, part->grid, &e), "%s",
-              e.text);
-  else
-    r->kernels[part->kernel](buf, args, 0, part->grid);
-}
-
-static void run_all(const Run *r)
-{
-  const Entry *en = &r->p->entries.data[0];
-
-  for (uint32_t i = 0; i < en->launches.count; i++) {
-    const Launch *l = &r->p->launches.data[en->launches.first + i];
-    for (uint32_t j = l->parts.count; j-- > 0;) /* any order must do */
-      run_part(r, &r->p->parts.data[l->parts.first + j]);
-  }
-}
-
-static uint8_t *io_data(const Run *r, Slice list, uint32_t i)
-{
-  const Io *io = &r->p->ios.data[list.first + i];
-  return r->space[SPACE_ARENA] + r->p->buffers.data[io->buffer].offset;
-}
-
-/* ---- data: small numbers; of names that begin with `idx`, integers from -1 to 5; with `pos`, above 0 */
+/* ---- data: small numbers; of names that begin with `idx`, integers from -1 to 5; with `pos`, above 0; with `code`,
+ * all that the type has */
 
 static void fill(Rng *rng, const char *name, Tensor *t)
 {
@@ -167,6 +24,9 @@ static void fill(Rng *rng, const char *name, Tensor *t)
       v = t->type.dtype == DT_BOOL ? rng_below(rng, 2) : idx ? (double)rng_below(rng, 7) - 1 : round(v * 3);
     if (!dtype_is_signed(t->type.dtype) && v < 0)
       v = -v;
+    if (!strncmp(name, "code", 4))
+      v = (double)(rng_below(rng, 8) ? rng_below(rng, 256) : 255) -
+          (dtype_is_signed(t->type.dtype) ? 128 : 0);
     tensor_set(t, i, (long double)(pos ? fabs(v) + 0.1 : v));
   }
 }
@@ -184,6 +44,15 @@ static void fill_weights(Arena *a, Rng *rng, Module *m)
   }
 }
 
+/* Quantised values may be a step off. */
+static double steps_bound(const Graph *g, DType t)
+{
+  for (Val v = 1; v < g->nodes.len && (t == DT_I8 || t == DT_U8); v++)
+    if (graph_node(g, v)->op == OP_round)
+      return 1;
+  return 0;
+}
+
 static double error_bound(const Graph *g, DType t)
 {
   bool half = false;
@@ -195,22 +64,21 @@ static double error_bound(const Graph *g, DType t)
   return t == DT_BF16 ? 0.05 : half ? 0.01 : dtype_info[t].kind == DK_INT ? 0 : 1e-4;
 }
 
-static bool close_enough(long double got, long double want, double bound)
+static bool close_enough(long double got, long double want, double bound, double steps)
 {
   if (isnan(want) || isnan(got))
     return isnan(want) && isnan(got);
-  return got == want || fabsl(got - want) <= (long double)bound * fmaxl(1, fabsl(want));
+  return got == want || fabsl(got - want) <= (long double)bound * fmaxl(1, fabsl(want)) + (long double)steps;
 }
 
-static void compare(const Graph *g, const Tensor *want, const void *data, const char *what)
+static void compare(const Graph *g, const Tensor *want, const Tensor *got, const char *what)
 {
-  Tensor got = {want->type, (void *)(uintptr_t)data};
-  double bound = error_bound(g, want->type.dtype);
+  double bound = error_bound(g, want->type.dtype), steps = steps_bound(g, want->type.dtype);
 
   for (int64_t i = 0; i < type_count(&want->type); i++) {
-    long double x = tensor_get(&got, i), y = tensor_get(want, i);
-    cr_expect(close_enough(x, y, bound), "%s: element %lld is %Lg, not %Lg", what, (long long)i, x, y);
-    if (!close_enough(x, y, bound))
+    long double x = tensor_get(got, i), y = tensor_get(want, i);
+    cr_expect(close_enough(x, y, bound, steps), "%s: element %lld is %Lg, not %Lg", what, (long long)i, x, y);
+    if (!close_enough(x, y, bound, steps))
       break;
   }
 }
@@ -225,14 +93,14 @@ static uint32_t list_nodes(const Graph *g, Op op, Val *out)
   return n;
 }
 
-static void check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, Through through,
-                         const char *what)
+static void check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, ExecWay way, const char *what)
 {
   Rng rng = {seed};
   const Graph *g = m->graphs.data[0];
   Val *in = NEW_ARRAY(a, Val, g->nodes.len), *out = NEW_ARRAY(a, Val, g->nodes.len);
   uint32_t n_in = list_nodes(g, OP_input, in), n_out = list_nodes(g, OP_output, out);
-  Tensor *x = NEW_ARRAY(a, Tensor, n_in + 1), *want = NEW_ARRAY(a, Tensor, n_out + 1);
+  Tensor *x = NEW_ARRAY(a, Tensor, n_in + 1), *want = NEW_ARRAY(a, Tensor, n_out + 1),
+         *got = NEW_ARRAY(a, Tensor, n_out + 1);
 
   fill_weights(a, &rng, m);
   for (uint32_t i = 0; i < n_in; i++) {
@@ -240,16 +108,19 @@ static void check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, Th
     fill(&rng, graph_node(g, in[i])->attr.name, &x[i]);
   }
   graph_eval_dense(g, a, x, want);
-  Run r = run_open(a, m, cpu, through);
-  const Entry *en = &r.p->entries.data[0];
-  cr_assert_eq(en->inputs.count, n_in);
-  cr_assert_eq(en->outputs.count, n_out);
-  for (uint32_t i = 0; i < n_in; i++)
-    memcpy(io_data(&r, en->inputs, i), x[i].data, tensor_bytes(&x[i].type));
-  run_all(&r);
+  Program *p;
+  Err e = {0};
+  const Target *target = target_find(cpu, &e);
+  cr_assert(target, "%s", e.text);
+  cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1}, &p, &e), "%s", e.text);
+  Exec *exec = exec_open(p, target, way, &e);
+  cr_assert(exec, "%s", e.text);
+  cr_assert_eq(p->entries.data[0].inputs.count, n_in);
+  cr_assert_eq(p->entries.data[0].outputs.count, n_out);
+  cr_assert(exec_run(exec, x, got, a, &e), "%s", e.text);
   for (uint32_t i = 0; i < n_out; i++)
-    compare(g, &want[i], io_data(&r, en->outputs, i), what);
-  run_close(&r);
+    compare(g, &want[i], &got[i], what);
+  exec_close(exec);
 }
 
 /* ---- graphs under construction */
@@ -293,6 +164,11 @@ static Val weight(Make *b, const char *prefix, Type t)
   return graph_add(b->g, OP_weight, NULL, 0, (Attr){.index = m->weights.len - 1}, &t);
 }
 
+static bool is_code(DType t)
+{
+  return t == DT_I8 || t == DT_U8;
+}
+
 static Val constant(Make *b, DType t, double v)
 {
   Type scalar = type_of(t, 0, NULL);
@@ -316,6 +192,13 @@ static void output(Make *b, Val v)
 static const Type *type_in(const Make *b, Val v)
 {
   return &graph_node(b->g, v)->type;
+}
+
+#define SHAPE_LIKE(b, v, t) ((Type[]){with_dtype(*type_in(b, v), t)}[0])
+static Type with_dtype(Type type, DType t)
+{
+  type.dtype = t;
+  return type;
 }
 
 /* An elementwise node behind what is tested, so that it has an epilogue now and then. */
@@ -547,6 +430,7 @@ static void make_stack(Make *b)
     in[i] = operand(b, "x", t);
     if (dtype_is_number(b->t))
       in[i] = ADD(b, OP_linear, ATTR(0), NULL, in[i], weight(b, "w", SHAPE(b->t, t.dim[1], t.dim[1])));
+    apart.dtype = type_in(b, in[i])->dtype;
     in[i] = ADD(b, OP_reshape, ATTR(0), &apart, in[i]);
   }
   output(b, ADD(b, OP_concat, ATTR(.axis = 2), NULL, in[0], in[1]));
@@ -621,7 +505,133 @@ static void make_window(Make *b)
     output(b, after(b, ADD(b, OP_conv, ATTR(.window = win), NULL, xv, wv)));
   else
     output(b, after(b, ADD(b, OP_conv, ATTR(.window = win), NULL, xv, wv,
-                           weight(b, "w", SHAPE(b->t, w.dim[0])))));
+                           weight(b, "w", SHAPE(is_code(b->t) ? DT_I32 : b->t, w.dim[0])))));
+}
+
+/* ---- products of bytes, and the float arithmetic of quantised nets that becomes such */
+
+/* What makes codes of sums. */
+static Val requantized(Make *b, Val sum)
+{
+  Val x = ADD(b, OP_cast, ATTR(.saturate = true), &SHAPE_LIKE(b, sum, DT_F32), sum);
+
+  x = ADD(b, OP_mul, ATTR(0), NULL, x, weight(b, "w", SHAPE(DT_F32, type_last(type_in(b, sum)))));
+  return below(b, 2) ? ADD(b, OP_relu, ATTR(0), NULL, x) : x;
+}
+
+static void make_code_linear(Make *b)
+{
+  int64_t k = 1 + below(b, 150), n = 1 + below(b, 100), m = 1 + below(b, 20);
+  Type x = below(b, 2) ? SHAPE(DT_U8, m, k) : SHAPE(DT_U8, 2, m, k);
+  Val sum = ADD(b, OP_linear, ATTR(0), NULL, input(b, "code", x), weight(b, "code", SHAPE(DT_I8, n, k)));
+
+  output(b, below(b, 2) ? after(b, sum) : requantized(b, sum));
+}
+
+static void make_code_conv(Make *b)
+{
+  uint32_t d = 1 + (uint32_t)below(b, 3);
+  Type x = {.dtype = DT_U8, .rank = d + 2}, w = {.dtype = DT_I8, .rank = d + 2};
+  Window win = {.spatial = d, .group = 1};
+
+  x.dim[0] = 1 + below(b, 2);
+  for (uint32_t i = 0; i < d; i++) {
+    win.kernel[i] = 1 + below(b, d < 3 ? 6 : 3);
+    win.stride[i] = 1 + below(b, 2);
+    win.dilation[i] = below(b, 4) ? 1 : 2;
+    win.pad_lo[i] = below(b, 8) ? 0 : 1;
+    x.dim[1 + i] = (win.kernel[i] - 1) * win.dilation[i] + 1 + below(b, d == 1 ? 50 : 12);
+    w.dim[1 + i] = win.kernel[i];
+  }
+  x.dim[d + 1] = w.dim[d + 1] = 1 + below(b, 20);
+  w.dim[0] = 1 + below(b, 70);
+  Val in[3] = {input(b, "code", x), weight(b, "code", w), weight(b, "w", SHAPE(DT_I32, w.dim[0]))};
+  Val sum = add_op(b, OP_conv, ATTR(.window = win), NULL, 2 + below(b, 2), in);
+  output(b, below(b, 2) ? after(b, sum) : requantized(b, sum));
+}
+
+typedef struct {
+  DType t;
+  int zero;
+  double scale;
+} Quantized;
+
+static Quantized random_quantized(Make *b, double range)
+{
+  DType t = below(b, 2) ? DT_I8 : DT_U8;
+  int lo = t == DT_I8 ? -128 : 0;
+
+  return (Quantized){t, below(b, 3) ? lo + (int)below(b, 256) : lo, range / 255};
+}
+
+static Val quantize(Make *b, Val x, const Quantized *q)
+{
+  x = ADD(b, OP_round, ATTR(0), NULL, ADD(b, OP_div, ATTR(0), NULL, x, constant(b, DT_F32, q->scale)));
+  if (q->zero)
+    x = ADD(b, OP_add, ATTR(0), NULL, x, constant(b, DT_F32, q->zero));
+  return ADD(b, OP_cast, ATTR(.saturate = true), &SHAPE_LIKE(b, x, q->t), x);
+}
+
+static Val dequantize(Make *b, Val x, const Quantized *q)
+{
+  x = ADD(b, OP_cast, ATTR(.saturate = true), &SHAPE_LIKE(b, x, DT_F32), x);
+  if (q->zero)
+    x = ADD(b, OP_sub, ATTR(0), NULL, x, constant(b, DT_F32, q->zero));
+  return ADD(b, OP_mul, ATTR(0), NULL, x, constant(b, DT_F32, q->scale));
+}
+
+/* Channels first, as models say it. */
+static Val quantized_conv(Make *b, Val x)
+{
+  Type t = *type_in(b, x);
+  int64_t outs = 1 + below(b, 40), kernel = 1 + below(b, 3);
+  bool depthwise = !below(b, 4);
+  Window win = {
+      .spatial = 2, .group = depthwise ? t.dim[1] : 1, .kernel = {kernel, kernel}, .dilation = {1, 1}};
+
+  outs = depthwise ? t.dim[1] : outs;
+  win.stride[0] = win.stride[1] = 1 + below(b, 2);
+  win.pad_lo[0] = win.pad_lo[1] = win.pad_hi[0] = win.pad_hi[1] = kernel / 2;
+  Val w = weight(b, "code", SHAPE(DT_I8, outs, kernel, kernel, depthwise ? 1 : t.dim[1]));
+  w = ADD(b, OP_cast, ATTR(.saturate = true), &SHAPE_LIKE(b, w, DT_F32), w);
+  w = ADD(b, OP_mul, ATTR(0), NULL, w, constant(b, DT_F32, 1.0 / 128 / (double)t.dim[1]));
+  x = ADD(b, OP_transpose, ATTR(.perm = {0, 2, 3, 1}), NULL, x);
+  x = ADD(b, OP_conv, ATTR(.window = win), NULL, x, w, weight(b, "w", SHAPE(DT_F32, outs)));
+  return ADD(b, OP_transpose, ATTR(.perm = {0, 3, 1, 2}), NULL, x);
+}
+
+static Val quantized_pool(Make *b, Op op, Val x)
+{
+  Window win = {
+      .spatial = 2, .group = 1, .kernel = {2, 2}, .stride = {1, 1}, .dilation = {1, 1}, .pad_hi = {1, 1}};
+
+  x = ADD(b, OP_transpose, ATTR(.perm = {0, 2, 3, 1}), NULL, x);
+  x = ADD(b, op, ATTR(.window = win), NULL, x);
+  return ADD(b, OP_transpose, ATTR(.perm = {0, 3, 1, 2}), NULL, x);
+}
+
+/* Layers between quantisations. Each ends in an output, from which the next begins anew: one step is the most that
+ * rounding may move. */
+static void make_quantized(Make *b)
+{
+  Val x = input(b, "x", SHAPE(DT_F32, 1, 1 + below(b, 20), 3 + below(b, 12), 3 + below(b, 12)));
+  Quantized q = random_quantized(b, 8), next;
+
+  x = quantize(b, x, &q);
+  output(b, x);
+  x = dequantize(b, x, &q);
+  next = below(b, 2) ? q : random_quantized(b, 6);
+  switch (below(b, 6)) {
+  case 0:
+  case 1: x = quantized_conv(b, x); break;
+  case 2: x = quantized_pool(b, OP_pool_max, x); break;
+  case 3: x = quantized_pool(b, OP_pool_sum, x); break;
+  case 4: x = ADD(b, OP_add, ATTR(0), NULL, x, x); break;
+  default: x = ADD(b, OP_concat, ATTR(.axis = 1), NULL, x, x);
+  }
+  if (below(b, 2))
+    x = ADD(b, OP_relu, ATTR(0), NULL, x);
+  output(b, quantize(b, x, &next));
 }
 
 /* ---- graphs of many ops, which share values, end in several outputs, and whose groups and places interact */
@@ -794,7 +804,7 @@ static bool is_taken(OpTakes takes, DType t)
   }
 }
 
-static void check_one(const Family *f, DType t, uint64_t seed, const char *cpu, Through through)
+static void check_one(const Family *f, DType t, uint64_t seed, const char *cpu, ExecWay way)
 {
   Arena a = {0};
   Rng rng = {seed * 1000 + t};
@@ -814,11 +824,11 @@ static void check_one(const Family *f, DType t, uint64_t seed, const char *cpu, 
     fputs(text.data, stderr);
   }
   cr_assert(module_verify(m, &e), "%s: %s", what, e.text);
-  check_module(&a, m, seed, cpu, through, what);
+  check_module(&a, m, seed, cpu, way, what);
   arena_free(&a);
 }
 
-static void check_family(const Family *f, const char *cpu, Through through)
+static void check_family(const Family *f, const char *cpu, ExecWay way)
 {
   const char *only = getenv("OP"), *seed = getenv("SEED");
 
@@ -827,10 +837,10 @@ static void check_family(const Family *f, const char *cpu, Through through)
   for (int t = 0; t < DT_COUNT; t++)
     for (uint64_t s = 1; s <= f->seeds && dtype_is_element((DType)t) && is_taken(f->takes, (DType)t); s++)
       if (!seed || (uint64_t)atoi(seed) == s)
-        check_one(f, (DType)t, s, cpu, through);
+        check_one(f, (DType)t, s, cpu, way);
 }
 
-static void check_elementwise(const char *cpu, Through through)
+static void check_elementwise(const char *cpu, ExecWay way)
 {
   for (int op = OP_neg; op < OP_COUNT; op++) {
     bool movement = op_info[op].result != RES_SAME && op_info[op].result != RES_BCAST &&
@@ -840,65 +850,102 @@ static void check_elementwise(const char *cpu, Through through)
       continue;
     Family f = {op_info[op].inputs == 1 ? make_unary : make_binary, (Op)op, op_info[op].takes,
                 op_info[op].inputs == 1 ? 1 : 4};
-    check_family(&f, cpu, through);
+    check_family(&f, cpu, way);
   }
 }
 
-static void check_all(const char *cpu, Through through)
+static void check_all(const char *cpu, ExecWay way)
 {
-  check_elementwise(cpu, through);
+  check_elementwise(cpu, way);
   for (size_t i = 0; i < COUNT(families); i++)
-    check_family(&families[i], cpu, through);
+    check_family(&families[i], cpu, way);
 }
 
-static void check_mixed(const char *cpu, Through through, uint32_t seeds)
+static void check_codes(const char *cpu, ExecWay way, uint32_t seeds)
+{
+  const Family families_of_codes[] = {{make_code_linear, OP_linear, TAKES_OWN, 0},
+                                      {make_code_conv, OP_conv, TAKES_OWN, 0},
+                                      {make_quantized, OP_round, TAKES_OWN, 0}};
+  const char *seed = getenv("SEED"), *only = getenv("OP");
+
+  for (size_t i = 0; i < COUNT(families_of_codes); i++)
+    for (uint64_t s = 1; s <= seeds; s++)
+      if ((!seed || (uint64_t)atoi(seed) == s) &&
+          (!only || !strcmp(only, op_info[families_of_codes[i].op].name)))
+        check_one(&families_of_codes[i], DT_U8, s, cpu, way);
+}
+
+Test(lower_dense, codes_interpreted)
+{
+  static const char *const cpus[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4+vnni"};
+
+  for (size_t i = 0; i < COUNT(cpus); i++)
+    check_codes(cpus[i], EXEC_EVAL, 60);
+}
+
+#if MICC_HAVE_TCC
+Test(lower_dense, codes_in_c)
+{
+  check_codes("c", EXEC_TCC, 60);
+}
+#endif
+
+#if MICC_HAVE_LLVM
+Test(lower_dense, codes_in_llvm)
+{
+  check_codes("native", EXEC_LLVM, 40);
+  check_codes("x86-64-v3", EXEC_LLVM, 20);
+}
+#endif
+
+static void check_mixed(const char *cpu, ExecWay way, uint32_t seeds)
 {
   static const Family mixed = {make_mixed, OP_none, TAKES_FLOAT, 0};
   const char *seed = getenv("SEED");
 
   for (uint64_t s = 1; s <= seeds; s++)
     if (!seed || (uint64_t)atoi(seed) == s)
-      check_one(&mixed, DT_F32, s, cpu, through);
+      check_one(&mixed, DT_F32, s, cpu, way);
 }
 
 Test(lower_dense, mixed_interpreted)
 {
-  check_mixed("x86-64-v3", THROUGH_EVAL, 200);
-  check_mixed("x86-64-v4", THROUGH_EVAL, 100);
+  check_mixed("x86-64-v3", EXEC_EVAL, 200);
+  check_mixed("x86-64-v4", EXEC_EVAL, 100);
 }
 
 #if MICC_HAVE_LLVM
 Test(lower_dense, mixed_in_llvm)
 {
-  check_mixed("native", THROUGH_LLVM, 20);
+  check_mixed("native", EXEC_LLVM, 20);
 }
 #endif
 
 Test(lower_dense, interpreted_4_lanes)
 {
-  check_all("x86-64-v2", THROUGH_EVAL);
+  check_all("x86-64-v2", EXEC_EVAL);
 }
 
 Test(lower_dense, interpreted_8_lanes)
 {
-  check_all("x86-64-v3", THROUGH_EVAL);
+  check_all("x86-64-v3", EXEC_EVAL);
 }
 
 Test(lower_dense, interpreted_16_lanes)
 {
-  check_all("x86-64-v4", THROUGH_EVAL);
+  check_all("x86-64-v4", EXEC_EVAL);
 }
 
 #if MICC_HAVE_TCC
 Test(lower_dense, in_c)
 {
-  check_all("c", THROUGH_TCC);
+  check_all("c", EXEC_TCC);
 }
 #endif
 
 #if MICC_HAVE_LLVM
 Test(lower_dense, in_llvm)
 {
-  check_all("native", THROUGH_LLVM);
+  check_all("native", EXEC_LLVM);
 }
 #endif
