@@ -18,6 +18,7 @@ typedef struct {
 
 /* Graph to graph; each returns the new graph (the old one stays as it was). */
 Graph *pass_widen(const Graph *g, Err *e); /* dense graphs: 16-bit floats are computed in f32 */
+Graph *pass_qdq(const Graph *g, Err *e);   /* dense graphs: quantised values stay 8-bit integers */
 Graph *pass_simplify(const Graph *g,
                      Err *e);            /* rewrite rules, folding of constants, sharing of equal nodes */
 Graph *pass_dce(const Graph *g, Err *e); /* drops what no output and no state update needs */

@@ -16,6 +16,7 @@ static const struct {
   const char *doc;
 } graph_passes[] = {
     {"widen", pass_widen, IN_DENSE, "16-bit floats are computed in f32"},
+    {"qdq", pass_qdq, IN_DENSE, "quantised values stay 8-bit integers, products are of bytes"},
     {"simplify", pass_simplify, IN_BOTH, "rewrite rules, constants, equal nodes shared"},
     {"dce", pass_dce, IN_BOTH, "drop what no output needs"},
     {"channels", pass_channels, IN_DENSE, "transposes move, cancel, and leave channels last"},
@@ -27,7 +28,7 @@ static const struct {
 
 const char *passes_list(void)
 {
-  return "build, widen, simplify, dce, channels, products, tidy, quantize, fuse, lower";
+  return "build, widen, qdq, simplify, dce, channels, products, tidy, quantize, fuse, lower";
 }
 
 static double now_ms(void)

@@ -309,6 +309,12 @@ static double work_of(const Graph *g, const Node *n)
   return out;
 }
 
+/* 8-bit weights of a product: pass_qdq() wants to see them. */
+static bool is_codes(const Type *t)
+{
+  return t->rank >= 2 && (t->dtype == DT_I8 || t->dtype == DT_U8);
+}
+
 static bool worth_folding(const Import *im, const Node *n)
 {
   const Graph *g = im->graph;
@@ -322,7 +328,7 @@ static bool worth_folding(const Import *im, const Node *n)
   }
   const Type *first = n->in.count ? &graph_node(g, g->edges.data[n->in.first])->type : &n->type;
   if (n->op == OP_cast && dtype_info[n->type.dtype].bytes > dtype_info[first->dtype].bytes &&
-      type_count(&n->type) > FOLD_WIDEN_COUNT)
+      (type_count(&n->type) > FOLD_WIDEN_COUNT || is_codes(first)))
     return false;
   return n->in.count && n->op != OP_output &&
          tensor_bytes(&n->type) <= (uint64_t)max64((int64_t)in, FOLD_GROWTH_BYTES) &&

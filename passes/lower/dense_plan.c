@@ -101,6 +101,16 @@ static const Type *type_at(const Plan *p, Val v)
   return &graph_node(p->g, v)->type;
 }
 
+/* Inputs that may need a parameter of the kernel. */
+static uint32_t operands_of(const Plan *p, Val v)
+{
+  uint32_t n = 0;
+
+  for (uint32_t i = 0; i < graph_node(p->g, v)->in.count; i++)
+    n += graph_node(p->g, graph_in(p->g, v, i))->op != OP_const;
+  return n;
+}
+
 /* What stands for an input of a node in the same group. */
 static void ask_input(Plan *p, Val v, uint32_t i, Val group, DenseNeed need, bool anchor)
 {
@@ -210,7 +220,7 @@ static bool joins(const Plan *p, Val v)
   Val group = p->reader[v];
 
   if (group == MANY || p->d->need[v] != NEED_VALUE || p->members[group] >= MAX_MEMBERS ||
-      p->operands[group] + n->in.count > MAX_OPERANDS)
+      p->operands[group] - 1 + operands_of(p, v) > MAX_OPERANDS)
     return false;
   if (p->spread[v] && dense_cost(n->op, n->type.dtype) > MAX_REPEATED_COST)
     return false;
@@ -227,15 +237,17 @@ static void plan_computed(Plan *p, Val v)
 
   if (!p->reader[v])
     return; /* nobody needs it */
-  if (joins(p, v))
+  if (joins(p, v)) {
     p->d->group[v] = p->reader[v];
-  else
+    p->operands[p->reader[v]]--; /* it is no operand itself */
+  } else {
     begin_group(p, v);
+  }
   Val group = p->d->group[v];
   if (r)
     p->d->anchors[group] = v;
   p->members[group]++;
-  p->operands[group] = (uint16_t)(p->operands[group] + n->in.count);
+  p->operands[group] = (uint16_t)(p->operands[group] + operands_of(p, v));
   for (uint32_t i = 0; i < n->in.count; i++)
     ask_input(p, v, i, group, r ? need_of(r, i) : NEED_VALUE, r != NULL);
 }

@@ -12,8 +12,13 @@ typedef Graph *Pass(const Graph *g, Err *e);
 static const struct {
   const char *name;
   Pass *run;
-} passes[] = {{"simplify", pass_simplify}, {"dce", pass_dce},           {"channels", pass_channels},
-              {"products", pass_products}, {"quantize", pass_quantize}, {"fuse", pass_fuse}};
+} passes[] = {{"simplify", pass_simplify},
+              {"dce", pass_dce},
+              {"channels", pass_channels},
+              {"products", pass_products},
+              {"quantize", pass_quantize},
+              {"fuse", pass_fuse},
+              {"qdq", pass_qdq}};
 
 static char *read_file(Arena *a, const char *path)
 {
