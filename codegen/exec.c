@@ -3,27 +3,15 @@
 
 #include <stdlib.h>
 
-#include "codegen/c.h"
 #include "codegen/image.h"
-#if MICC_HAVE_LLVM
-#include "codegen/llvm.h"
-#endif
-#if MICC_HAVE_TCC
-#include "codegen/tcc.h"
-#endif
+#include "codegen/jit.h"
 
 struct Exec {
   const Program *p;
   ExecWay way;
   Arena own;
   uint8_t *space[4]; /* weights, arena, state, scratch */
-  MiKernel *const *kernels;
-#if MICC_HAVE_LLVM
-  LlvmJit *llvm;
-#endif
-#if MICC_HAVE_TCC
-  TccJit *tcc;
-#endif
+  Jit jit;
 };
 
 /* ---- memory */
@@ -56,36 +44,29 @@ static void take_memory(Exec *x)
     x->space[s] = room(x, round_up(p->space_bytes[s], 64));
   uint8_t *to = x->space[SPACE_WEIGHTS];
   image_write(&im, sink, &to);
+  exec_reset(x);
+}
+
+void exec_reset(Exec *x)
+{
+  memset(x->space[SPACE_STATE], 0, x->p->space_bytes[SPACE_STATE]);
+}
+
+void *exec_data(const Exec *x, uint32_t buffer)
+{
+  const Buffer *b = &x->p->buffers.data[buffer];
+  return x->space[b->space] + b->offset;
 }
 
 /* ---- kernels */
 
-static bool compile_llvm(Exec *x, const Target *target, Err *e)
+static bool compile(Exec *x, const Target *target, Err *e)
 {
-#if MICC_HAVE_LLVM
+  const Kernel *const *k = (const Kernel *const *)x->p->kernels.data;
   LlvmOptions o = {.target = target, .opt_level = 2};
-  x->llvm = llvm_jit((const Kernel *const *)x->p->kernels.data, x->p->kernels.len, &o, e);
-  x->kernels = x->llvm ? llvm_jit_table(x->llvm) : NULL;
-  return x->llvm;
-#else
-  (void)x, (void)target;
-  return fail(e, "this micc was built without LLVM");
-#endif
-}
 
-static bool compile_tcc(Exec *x, Err *e)
-{
-#if MICC_HAVE_TCC
-  Text t = {.arena = &x->own};
-  if (!c_print_kernels((const Kernel *const *)x->p->kernels.data, x->p->kernels.len, &t, e))
-    return false;
-  x->tcc = tcc_jit(t.data, e);
-  x->kernels = x->tcc ? tcc_jit_symbol(x->tcc, "mi_kernels") : NULL;
-  return x->tcc;
-#else
-  (void)x;
-  return fail(e, "this micc was built without libtcc");
-#endif
+  return x->way == EXEC_LLVM ? jit_llvm(&x->jit, k, x->p->kernels.len, &o, e)
+                             : jit_tcc(&x->jit, k, x->p->kernels.len, &x->own, e);
 }
 
 Exec *exec_open(const Program *p, const Target *target, ExecWay way, Err *e)
@@ -99,8 +80,7 @@ Exec *exec_open(const Program *p, const Target *target, ExecWay way, Err *e)
   x->p = p;
   x->way = way;
   take_memory(x);
-  if (way == EXEC_EVAL || !p->kernels.len ||
-      (way == EXEC_LLVM ? compile_llvm(x, target, e) : compile_tcc(x, e)))
+  if (way == EXEC_EVAL || !p->kernels.len || compile(x, target, e))
     return x;
   exec_close(x);
   return NULL;
@@ -110,27 +90,22 @@ void exec_close(Exec *x)
 {
   if (!x)
     return;
-#if MICC_HAVE_LLVM
-  llvm_jit_free(x->llvm);
-#endif
-#if MICC_HAVE_TCC
-  if (x->tcc)
-    tcc_jit_free(x->tcc);
-#endif
+  jit_free(&x->jit);
   arena_free(&x->own);
   free(x);
 }
 
 /* ---- running */
 
-static bool run_part(const Exec *x, const Part *part, Err *e)
+static bool run_part(const Exec *x, const Part *part, const int32_t arg[3], Err *e)
 {
   uint8_t *buf[MI_MAX_PARAMS] = {0};
   uint64_t bytes[MI_MAX_PARAMS] = {0};
-  int32_t args[3 + K_CONSTANTS] = {0, 1, 0};
+  int32_t args[K_ARGS] = {arg[0], arg[1], arg[2]};
+  uint32_t grid = part->grid * (part->per_token ? (uint32_t)arg[1] : 1);
   const Kernel *k = x->p->kernels.data[part->kernel];
 
-  memcpy(args + 3, part->constant, sizeof part->constant);
+  memcpy(args + K_CONSTANT, part->constant, sizeof part->constant);
   if (part->binds.count > MI_MAX_PARAMS)
     return fail(e, "kernel '%s' has %u parameters", k->name, part->binds.count);
   for (uint32_t i = 0; i < part->binds.count; i++) {
@@ -140,8 +115,22 @@ static bool run_part(const Exec *x, const Part *part, Err *e)
     bytes[i] = buffer->space == SPACE_SCRATCH ? k->scratch_bytes : buffer->bytes - b->offset;
   }
   if (x->way == EXEC_EVAL)
-    return kernel_eval(k, (void *const *)buf, bytes, args, 0, part->grid, e);
-  x->kernels[part->kernel](buf, args, 0, part->grid);
+    return kernel_eval(k, (void *const *)buf, bytes, args, 0, grid, e);
+  x->jit.kernels[part->kernel](buf, args, 0, grid);
+  return true;
+}
+
+bool exec_entry(Exec *x, uint32_t entry, const int32_t arg[3], Err *e)
+{
+  const Program *p = x->p;
+  const Slice launches = p->entries.data[entry].launches;
+
+  for (uint32_t i = 0; i < launches.count; i++) {
+    const Launch *l = &p->launches.data[launches.first + i];
+    for (uint32_t j = l->parts.count; j-- > 0;) /* any order must do: not the runtime's */
+      if (!run_part(x, &p->parts.data[l->parts.first + j], arg, e))
+        return false;
+  }
   return true;
 }
 
@@ -160,18 +149,13 @@ bool exec_run(Exec *x, const Tensor *inputs, Tensor *outputs, Arena *a, Err *e)
     if (!type_eq(&inputs[i].type, &io->type))
       return fail(e, "input '%s' is of another type", io->name);
     if (bytes_of(io))
-      memcpy(x->space[SPACE_ARENA] + p->buffers.data[io->buffer].offset, inputs[i].data, bytes_of(io));
+      memcpy(exec_data(x, io->buffer), inputs[i].data, bytes_of(io));
   }
-  for (uint32_t i = 0; i < entry->launches.count; i++) {
-    const Launch *l = &p->launches.data[entry->launches.first + i];
-    for (uint32_t j = 0; j < l->parts.count; j++)
-      if (!run_part(x, &p->parts.data[l->parts.first + j], e))
-        return false;
-  }
+  if (!exec_entry(x, 0, (const int32_t[]){0, 1, 0}, e))
+    return false;
   for (uint32_t i = 0; i < entry->outputs.count; i++) {
     const Io *io = &p->ios.data[entry->outputs.first + i];
-    outputs[i] = (Tensor){
-        io->type, arena_copy(a, x->space[SPACE_ARENA] + p->buffers.data[io->buffer].offset, bytes_of(io))};
+    outputs[i] = (Tensor){io->type, arena_copy(a, exec_data(x, io->buffer), bytes_of(io))};
   }
   return true;
 }

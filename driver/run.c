@@ -5,19 +5,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "codegen/c.h"
+#include "codegen/jit.h"
 #include "frontend/tokenizer/tokenizer.h"
 #include "ir/oracle_run.h"
 #include "runtime-min/mi_main.h"
 #include "runtime-min/mi_options.h"
 #include "runtime-min/mi_tensor.h"
 #include "runtime-min/mi_tokenizer.h"
-#if MICC_HAVE_LLVM
-#include "codegen/llvm.h"
-#endif
-#if MICC_HAVE_TCC
-#include "codegen/tcc.h"
-#endif
 
 static int failed(const Err *e)
 {
@@ -27,15 +21,11 @@ static int failed(const Err *e)
 
 /* ---- the image in memory */
 
-typedef struct {
-  uint8_t *to;
-} Room;
-
 static bool sink_memory(void *ctx, const void *bytes, uint64_t n)
 {
-  Room *r = ctx;
-  memcpy(r->to, bytes, n);
-  r->to += n;
+  uint8_t **to = ctx;
+  memcpy(*to, bytes, n);
+  *to += n;
   return true;
 }
 
@@ -47,72 +37,29 @@ static MiImage *image_in_memory(const Image *im, Err *e)
     fail(e, "no memory for %llu bytes of weights", (unsigned long long)im->bytes);
     return NULL;
   }
-  Room r = {p};
-  image_write(im, sink_memory, &r);
+  uint8_t *to = p;
+  image_write(im, sink_memory, &to);
   mprotect(p, im->bytes, PROT_READ);
   return p;
 }
 
 /* ---- kernels in memory */
 
-typedef struct {
-#if MICC_HAVE_LLVM
-  LlvmJit *llvm;
-#endif
-#if MICC_HAVE_TCC
-  TccJit *tcc;
-#endif
-} Jit;
-
-static MiKernel *const *jit_tcc(Jit *j, const Compile *c, Err *e)
+static bool jit(const Compile *c, Jit *j, Err *e)
 {
-#if MICC_HAVE_TCC
-  Text t = {.arena = c->arena};
-  if (!c_print_kernels(c->kernels, c->n_kernels, &t, e))
-    return NULL;
-  j->tcc = tcc_jit(t.data, e);
-  return j->tcc ? tcc_jit_symbol(j->tcc, "mi_kernels") : NULL;
-#else
-  (void)j, (void)c;
-  fail(e, "this micc was built without libtcc");
-  return NULL;
-#endif
-}
-
-static MiKernel *const *jit_llvm(Jit *j, const Compile *c, Err *e)
-{
-#if MICC_HAVE_LLVM
   LlvmOptions lo = {c->targets[0], c->kernel_targets, c->opt->opt_level, NULL, NULL};
-  j->llvm = llvm_jit(c->kernels, c->n_kernels, &lo, e);
-  return j->llvm ? llvm_jit_table(j->llvm) : NULL;
-#else
-  (void)j, (void)c;
-  fail(e, "this micc was built without LLVM: use --backend=tcc");
-  return NULL;
-#endif
-}
 
-static void jit_free(Jit *j)
-{
-#if MICC_HAVE_LLVM
-  if (j->llvm)
-    llvm_jit_free(j->llvm);
-#endif
-#if MICC_HAVE_TCC
-  if (j->tcc)
-    tcc_jit_free(j->tcc);
-#endif
-  (void)j;
+  return c->opt->tcc ? jit_tcc(j, c->kernels, c->n_kernels, c->arena, e)
+                     : jit_llvm(j, c->kernels, c->n_kernels, &lo, e);
 }
 
 static int run_compiled(const Compile *c, int argc, char **argv, Err *e)
 {
-  Jit j = {0};
-  MiKernel *const *kernels = c->opt->tcc ? jit_tcc(&j, c, e) : jit_llvm(&j, c, e);
-  MiImage *image = kernels ? image_in_memory(&c->image, e) : NULL;
+  Jit j;
+  MiImage *image = jit(c, &j, e) ? image_in_memory(&c->image, e) : NULL;
   int status = !image    ? failed(e)
-               : c->onnx ? mi_tensor_main(image, kernels, argc, argv)
-                         : mi_main(image, kernels, argc, argv);
+               : c->onnx ? mi_tensor_main(image, j.kernels, argc, argv)
+                         : mi_main(image, j.kernels, argc, argv);
 
   if (image)
     munmap(image, c->image.bytes);

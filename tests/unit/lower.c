@@ -8,176 +8,58 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "codegen/c.h"
-#include "codegen/image.h"
+#include "codegen/exec.h"
 #include "passes/lower/panel.h"
 #include "passes/passes.h"
 #include "tests/unit/support/graph_gen.h"
-#if MICC_HAVE_LLVM
-#include "codegen/llvm.h"
-#endif
-#if MICC_HAVE_TCC
-#include "codegen/tcc.h"
-#endif
-
-typedef enum { THROUGH_EVAL, THROUGH_TCC, THROUGH_LLVM } Through;
 
 /* A program ready to run in this process. */
 typedef struct {
   Arena *a;
   Program *p;
-  Through through;
+  Exec *x;
   uint32_t top; /* logits wanted; 0: all */
-  uint8_t *space[4];
-  MiKernel *const *kernels;
-#if MICC_HAVE_LLVM
-  LlvmJit *llvm;
-#endif
-#if MICC_HAVE_TCC
-  TccJit *tcc;
-#endif
 } Run;
 
-static bool collect(void *ctx, const void *bytes, uint64_t n)
+static Run run_open(Arena *a, Module *m, const char *cpu, ExecWay way)
 {
-  Text *t = ctx;
-  text_add(t, bytes, n);
-  return true;
-}
-
-static uint8_t *aligned(Arena *a, uint64_t bytes)
-{
-  uint8_t *p = arena_alloc(a, bytes + 64);
-  return p + (64 - (uintptr_t)p % 64) % 64;
-}
-
-static void load_weights(Run *r)
-{
-  Image im;
-  Text t = {.arena = r->a};
-
-  Err e = {0};
-  cr_assert(image_build(r->a, &(Program *){r->p}, 1, &(ImageParts){"", NULL, 0}, &im, &e));
-  cr_assert(image_write(&im, collect, &t));
-  cr_assert_eq(t.len, im.bytes);
-  r->space[SPACE_WEIGHTS] = aligned(r->a, im.bytes - im.head_bytes);
-  memcpy(r->space[SPACE_WEIGHTS], t.data + im.head_bytes, im.bytes - im.head_bytes);
-}
-
-static void compile(Run *r, const Target *target)
-{
-  const Kernel *const *k = (const Kernel *const *)r->p->kernels.data;
-  Err e = {0};
-
-  (void)k, (void)e, (void)target;
-#if MICC_HAVE_LLVM
-  if (r->through == THROUGH_LLVM) {
-    r->llvm = llvm_jit(k, r->p->kernels.len, &(LlvmOptions){.target = target, .opt_level = 2}, &e);
-    cr_assert(r->llvm, "%s", e.text);
-    r->kernels = llvm_jit_table(r->llvm);
-  }
-#endif
-#if MICC_HAVE_TCC
-  if (r->through == THROUGH_TCC) {
-    Text t = {.arena = r->a};
-    cr_assert(c_print_kernels(k, r->p->kernels.len, &t, &e), "%s", e.text);
-    r->tcc = tcc_jit(t.data, &e);
-    cr_assert(r->tcc, "%s", e.text);
-    r->kernels = tcc_jit_symbol(r->tcc, "mi_kernels");
-  }
-#endif
-}
-
-static Run run_open(Arena *a, Module *m, const char *cpu, Through through)
-{
-  Run r = {.a = a, .through = through};
+  Run r = {.a = a};
   Err e = {0};
   const Target *target = target_find(cpu, &e);
-  Program *p;
 
   cr_assert(target, "%s", e.text);
-  Text log = {.arena = a};
-  cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1, .log = &log}, &p, &e), "%s",
-            e.text);
-  r.p = p;
-  for (int s = SPACE_ARENA; s <= SPACE_SCRATCH; s++)
-    r.space[s] = aligned(a, p->space_bytes[s]);
-  memset(r.space[SPACE_ARENA], 0x7f,
-         p->space_bytes[SPACE_ARENA]); /* 3e38: what is read before it is written shows */
-  load_weights(&r);
-  compile(&r, target);
+  cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1}, &r.p, &e), "%s", e.text);
+  r.x = exec_open(r.p, target, way, &e);
+  cr_assert(r.x, "%s", e.text);
   return r;
-}
-
-static void run_close(Run *r)
-{
-#if MICC_HAVE_LLVM
-  if (r->llvm)
-    llvm_jit_free(r->llvm);
-#endif
-#if MICC_HAVE_TCC
-  if (r->tcc)
-    tcc_jit_free(r->tcc);
-#endif
-  (void)r;
-}
-
-static void run_part(const Run *r, const Part *part, const int32_t *args)
-{
-  uint8_t *buf[MI_MAX_PARAMS];
-  void *eval_buf[MI_MAX_PARAMS];
-  uint64_t bytes[MI_MAX_PARAMS];
-  int64_t grid = (int64_t)part->grid * (part->per_token ? args[1] : 1);
-  Err e = {0};
-
-  cr_assert_leq(part->binds.count, MI_MAX_PARAMS);
-  int32_t all[K_ARGS] = {args[0], args[1], args[2]};
-  memcpy(all + K_CONSTANT, part->constant, sizeof part->constant);
-  for (uint32_t i = 0; i < part->binds.count; i++) {
-    const Bind *b = &r->p->binds.data[part->binds.first + i];
-    const Buffer *at = &r->p->buffers.data[b->buffer];
-    eval_buf[i] = buf[i] = r->space[at->space] + at->offset + b->offset;
-    bytes[i] = at->bytes - b->offset;
-  }
-  if (r->through == THROUGH_EVAL)
-    cr_assert(kernel_eval(r->p->kernels.data[part->kernel], eval_buf, bytes, all, 0, grid, &e), "%s", e.text);
-  else
-    r->kernels[part->kernel](buf, all, 0, grid);
 }
 
 static void run_entry(const Run *r, uint32_t entry, int32_t pos, int32_t tokens)
 {
-  const Entry *en = &r->p->entries.data[entry];
-  int32_t args[3] = {pos, tokens, (int32_t)r->top};
-
-  for (uint32_t i = 0; i < en->launches.count; i++) {
-    const Launch *l = &r->p->launches.data[en->launches.first + i];
-    for (uint32_t j = l->parts.count; j-- > 0;) /* any order must do */
-      run_part(r, &r->p->parts.data[l->parts.first + j], args);
-  }
+  Err e = {0};
+  cr_assert(exec_entry(r->x, entry, (const int32_t[]){pos, tokens, (int32_t)r->top}, &e), "%s", e.text);
 }
 
 /* ---- rows of arena values, which are padded */
 
 static void put(const Run *r, const Io *io, const Array *x)
 {
-  uint8_t *to = r->space[SPACE_ARENA] + r->p->buffers.data[io->buffer].offset;
+  void *to = exec_data(r->x, io->buffer);
   int64_t rows = io->type.rank > 1 ? io->type.dim[0] : 1, row = x->count / rows,
           stride = lower_stride(&io->type);
 
   for (int64_t i = 0; i < x->count; i++) {
     int64_t at = rows > 1 ? i / row * stride + i % row : i;
     if (io->type.dtype == DT_I32)
-      ((int32_t *)(void *)to)[at] = (int32_t)x->data[i];
+      ((int32_t *)to)[at] = (int32_t)x->data[i];
     else
-      ((float *)(void *)to)[at] = x->data[i];
+      ((float *)to)[at] = x->data[i];
   }
 }
 
 static Array get(const Run *r, const Io *io)
 {
-  const float *from =
-      (const float *)(const void *)(r->space[SPACE_ARENA] + r->p->buffers.data[io->buffer].offset);
+  const float *from = exec_data(r->x, io->buffer);
   int64_t n = type_count(&io->type), rows = io->type.rank > 1 ? io->type.dim[0] : 1, row = n / rows;
   Array out = {NEW_ARRAY(r->a, float, (size_t)n), n};
 
@@ -197,12 +79,12 @@ static bool has_quant(const Graph *g)
   return false;
 }
 
-static void compare_random(uint64_t seed, const char *cpu, Through through)
+static void compare_random(uint64_t seed, const char *cpu, ExecWay way)
 {
   Arena a = {0};
   Module *m = gen_random(&a, &(GenOptions){.seed = seed, .n_nodes = 14});
   Rng rng = {seed};
-  Run r = run_open(&a, m, cpu, through);
+  Run r = run_open(&a, m, cpu, way);
   const Graph *g = m->graphs.data[0]; /* after the passes: activations are rounded as in the program */
   Array *in = gen_inputs(&a, &rng, g, 0, 8), *want = gen_outputs(&a, g);
 
@@ -217,7 +99,7 @@ static void compare_random(uint64_t seed, const char *cpu, Through through)
     cr_expect_lt(error, has_quant(g) ? 0.01 : 2e-5, "seed %llu, %s: output %u differs by %g",
                  (unsigned long long)seed, cpu, i, error);
   }
-  run_close(&r);
+  exec_close(r.x);
   arena_free(&a);
 }
 
@@ -226,14 +108,14 @@ static const char *const eval_rows[] = {"x86-64-v2", "x86-64-v3", "cascadelake"}
 Test(lower, random_graphs_interpreted)
 {
   for (uint64_t seed = 1; seed <= 150; seed++)
-    compare_random(seed, eval_rows[seed % 3], THROUGH_EVAL);
+    compare_random(seed, eval_rows[seed % 3], EXEC_EVAL);
 }
 
 #if MICC_HAVE_TCC
 Test(lower, random_graphs_in_c)
 {
   for (uint64_t seed = 1; seed <= 60; seed++)
-    compare_random(seed, "c", THROUGH_TCC);
+    compare_random(seed, "c", EXEC_TCC);
 }
 #endif
 
@@ -242,7 +124,7 @@ Test(lower, random_graphs_in_llvm)
 {
   static const char *const rows[] = {"x86-64-v2", "native"};
   for (uint64_t seed = 1; seed <= 40; seed++)
-    compare_random(seed, rows[seed % 2], THROUGH_LLVM);
+    compare_random(seed, rows[seed % 2], EXEC_LLVM);
 }
 #endif
 
@@ -271,7 +153,7 @@ static uint32_t entry_named(const Run *r, const char *name)
 static Array feed(const Run *r, const Module *m, uint32_t entry, int from, int n)
 {
   const Entry *en = &r->p->entries.data[entry];
-  int32_t *ids = (int32_t *)(void *)(r->space[SPACE_ARENA] + r->p->buffers.data[en->tokens_buffer].offset);
+  int32_t *ids = exec_data(r->x, en->tokens_buffer);
 
   for (int i = 0; i < n; i++)
     ids[i] = token_at(m, from + i);
@@ -297,7 +179,7 @@ static Array oracle_logits(Arena *a, const Module *m, const Graph *decode, Array
   return out[0];
 }
 
-static void compare_decoder(uint64_t seed, int dtype, const char *cpu, Through through)
+static void compare_decoder(uint64_t seed, int dtype, const char *cpu, ExecWay way)
 {
   Arena a = {0};
   Module *m = gen_decoder(&a, &(DecoderOptions){.seed = seed, .prefill_tokens = TILE, .weights = dtype});
@@ -306,15 +188,14 @@ static void compare_decoder(uint64_t seed, int dtype, const char *cpu, Through t
 
   for (uint32_t i = 0; i < m->states.len; i++)
     memset(states[i].data, 0, sizeof(float) * (size_t)states[i].count);
-  Run whole = run_open(&a, m, cpu, through), mixed = whole;
-  mixed.space[SPACE_STATE] = aligned(&a, whole.p->space_bytes[SPACE_STATE]);
-  uint32_t decode = entry_named(&whole, "decode"), prefill = entry_named(&whole, "prefill");
+  Run r = run_open(&a, m, cpu, way);
+  uint32_t decode = entry_named(&r, "decode"), prefill = entry_named(&r, "prefill");
   const Graph *g = m->graphs.data[decode]; /* after the passes: activations are rounded as in the program */
-  int last = STEPS < (int)whole.p->context ? STEPS : (int)whole.p->context - 1;
+  int last = STEPS < (int)r.p->context ? STEPS : (int)r.p->context - 1;
   Array a1 = {0}, b1, want = {0};
 
   for (int i = 0; i <= last; i++) {
-    a1 = feed(&whole, m, decode, i, 1);
+    a1 = feed(&r, m, decode, i, 1);
     want = oracle_logits(&a, m, g, states, i);
   }
   double error = gen_error(&a1, &want);
@@ -325,51 +206,52 @@ static void compare_decoder(uint64_t seed, int dtype, const char *cpu, Through t
                                                                  : 1e-4;
   cr_expect_lt(error, bound, "seed %llu, %s, weights %s: logits differ by %g", (unsigned long long)seed, cpu,
                dtype < 0 ? "mixed" : dtype_info[dtype].name, error);
+  exec_reset(r.x);
   int fed = 0;
   for (int n; fed < last; fed += n) {
     n = last - fed < TILE - 5 ? last - fed : TILE - 5; /* tiles that are not full */
-    feed(&mixed, m, prefill, fed, n);
+    feed(&r, m, prefill, fed, n);
   }
-  b1 = feed(&mixed, m, decode, last, 1);
+  b1 = feed(&r, m, decode, last, 1);
   cr_expect(!memcmp(a1.data, b1.data, sizeof(float) * (size_t)a1.count),
             "seed %llu, %s: prefill and decode differ", (unsigned long long)seed, cpu);
-  run_close(&whole);
+  exec_close(r.x);
   arena_free(&a);
 }
 
-static void decoders(const char *cpu, Through through, uint64_t seeds)
+static void decoders(const char *cpu, ExecWay way, uint64_t seeds)
 {
   for (uint64_t seed = 1; seed <= seeds; seed++)
     for (int t = -1; t < DT_COUNT; t++)
       if (t < 0 || t == DT_F32 || t == DT_F16 || t == DT_BF16 || dtype_info[t].kind == DK_BLOCK)
-        compare_decoder(seed * 100 + (uint64_t)(t + 1), t, cpu, through);
+        compare_decoder(seed * 100 + (uint64_t)(t + 1), t, cpu, way);
 }
 
 #if MICC_HAVE_LLVM
 Test(lower, decoders_in_llvm_v2)
 {
-  decoders("x86-64-v2", THROUGH_LLVM, 1);
+  decoders("x86-64-v2", EXEC_LLVM, 1);
 }
 
 Test(lower, decoders_in_llvm_v3)
 {
   Err e = {0};
   if (target_find("x86-64-v3", &e)->runs_here())
-    decoders("x86-64-v3", THROUGH_LLVM, 1);
+    decoders("x86-64-v3", EXEC_LLVM, 1);
   else
     puts("skipped: x86-64-v3, this machine lacks it");
 }
 
 Test(lower, decoders_in_llvm_native)
 {
-  decoders("native", THROUGH_LLVM, 2);
+  decoders("native", EXEC_LLVM, 2);
 }
 #endif
 
 #if MICC_HAVE_TCC
 Test(lower, decoders_in_c)
 {
-  decoders("c", THROUGH_TCC, 1);
+  decoders("c", EXEC_TCC, 1);
 }
 #endif
 
@@ -433,7 +315,7 @@ static void check_top(Run *r, const Array *x, const Array *all, uint32_t top)
   cr_expect_lt(kept, HEAD_ROWS / 2);
 }
 
-static void check_head(const char *cpu, Through through)
+static void check_head(const char *cpu, ExecWay way)
 {
   Arena a = {0};
   Err e = {0};
@@ -442,7 +324,7 @@ static void check_head(const char *cpu, Through through)
 
   cr_assert(m, "%s", e.text);
   gen_weights(&a, &rng, m);
-  Run r = run_open(&a, m, cpu, through);
+  Run r = run_open(&a, m, cpu, way);
   const Graph *g = m->graphs.data[0];
   const Entry *en = &r.p->entries.data[0];
   Array *in = gen_inputs(&a, &rng, g, 0, 100), *want = gen_outputs(&a, g);
@@ -456,15 +338,15 @@ static void check_head(const char *cpu, Through through)
   cr_expect_lt(error, 1e-5, "%s: %g", cpu, error);
   check_top(&r, &in[0], &all, 1);
   check_top(&r, &in[0], &all, 40);
-  run_close(&r);
+  exec_close(r.x);
   arena_free(&a);
 }
 
 Test(lower, head_in_planes)
 {
 #if MICC_HAVE_LLVM
-  check_head("x86-64-v2", THROUGH_LLVM);
-  check_head("native", THROUGH_LLVM);
+  check_head("x86-64-v2", EXEC_LLVM);
+  check_head("native", EXEC_LLVM);
 #endif
-  check_head("x86-64-v3", THROUGH_EVAL);
+  check_head("x86-64-v3", EXEC_EVAL);
 }

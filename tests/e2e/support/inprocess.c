@@ -4,45 +4,17 @@
 
 #include <sys/mman.h>
 
-#include "codegen/c.h"
 #include "codegen/image.h"
 #include "frontend/arch/arch.h"
 #include "passes/passes.h"
-#if MICC_HAVE_LLVM
-#include "codegen/llvm.h"
-#endif
-#if MICC_HAVE_TCC
-#include "codegen/tcc.h"
-#endif
 
-static MiKernel *const *code_tcc(InProgram *p, const Program *prog, Err *e)
+static bool code(InProgram *p, const Program *prog, const Target *target, bool llvm, Err *e)
 {
-#if MICC_HAVE_TCC
-  Text t = {.arena = &p->model->arena};
-
-  if (!c_print_kernels((const Kernel *const *)prog->kernels.data, prog->kernels.len, &t, e))
-    return NULL;
-  p->tcc = tcc_jit(t.data, e);
-  return p->tcc ? tcc_jit_symbol(p->tcc, "mi_kernels") : NULL;
-#else
-  (void)p, (void)prog;
-  fail(e, "built without libtcc");
-  return NULL;
-#endif
-}
-
-static MiKernel *const *code_llvm(InProgram *p, const Program *prog, const Target *target, Err *e)
-{
-#if MICC_HAVE_LLVM
+  const Kernel *const *k = (const Kernel *const *)prog->kernels.data;
   LlvmOptions lo = {.target = target, .opt_level = 2};
 
-  p->llvm = llvm_jit((const Kernel *const *)prog->kernels.data, prog->kernels.len, &lo, e);
-  return p->llvm ? llvm_jit_table(p->llvm) : NULL;
-#else
-  (void)p, (void)prog, (void)target;
-  fail(e, "built without LLVM");
-  return NULL;
-#endif
+  return llvm ? jit_llvm(&p->jit, k, prog->kernels.len, &lo, e)
+              : jit_tcc(&p->jit, k, prog->kernels.len, &p->model->arena, e);
 }
 
 static bool to_memory(void *ctx, const void *bytes, uint64_t n)
@@ -69,7 +41,7 @@ static bool make_image(InProgram *p, Program *prog, Err *e)
   return image_write(&im, to_memory, &to);
 }
 
-static bool compile(InProgram *p, const char *path, const InOptions *o, MiKernel *const **kernels, Err *e)
+static bool compile(InProgram *p, const char *path, const InOptions *o, Err *e)
 {
   ArchOptions ao = {.context = o->context, .prefill_tokens = o->prefill, .kv = -1};
   ArchInfo info;
@@ -83,16 +55,15 @@ static bool compile(InProgram *p, const char *path, const InOptions *o, MiKernel
       !passes_run(module, &po, &prog, e))
     return false;
   p->n_vocab = info.n_vocab;
-  *kernels = o->cpu ? code_llvm(p, prog, target, e) : code_tcc(p, prog, e);
-  return *kernels && make_image(p, prog, e);
+  return code(p, prog, target, o->cpu, e) && make_image(p, prog, e);
 }
 
-static bool start(InProgram *p, MiKernel *const *kernels, unsigned threads, Err *e)
+static bool start(InProgram *p, unsigned threads, Err *e)
 {
   char line[256];
   MiOut why = {.buf = line, .cap = sizeof line, .fd = -1};
 
-  p->open = mi_engine_open(&p->engine, p->image, p->image_bytes, kernels, threads, &why);
+  p->open = mi_engine_open(&p->engine, p->image, p->image_bytes, p->jit.kernels, threads, &why);
   if (!p->open)
     return fail(e, "%s", mi_out_string(&why));
   p->decode = mi_engine_entry(&p->engine, "decode");
@@ -103,10 +74,9 @@ static bool start(InProgram *p, MiKernel *const *kernels, unsigned threads, Err 
 bool in_open(InProgram *p, const char *model, const InOptions *o)
 {
   Err e = {0};
-  MiKernel *const *kernels = NULL;
 
   *p = (InProgram){0};
-  return (compile(p, model, o, &kernels, &e) && start(p, kernels, o->threads, &e)) ||
+  return (compile(p, model, o, &e) && start(p, o->threads, &e)) ||
          tally(false, "%s in memory: %s", model, e.text);
 }
 
@@ -116,14 +86,7 @@ void in_close(InProgram *p)
     mi_engine_close(&p->engine);
   if (p->image)
     munmap(p->image, p->image_bytes);
-#if MICC_HAVE_LLVM
-  if (p->llvm)
-    llvm_jit_free(p->llvm);
-#endif
-#if MICC_HAVE_TCC
-  if (p->tcc)
-    tcc_jit_free(p->tcc);
-#endif
+  jit_free(&p->jit);
   if (p->model)
     model_close(p->model);
 }

@@ -3,11 +3,9 @@
 #ifndef INPROCESS_H
 #define INPROCESS_H
 
+#include "codegen/jit.h"
 #include "frontend/model.h"
 #include "runtime-min/mi_engine.h"
-
-typedef struct LlvmJit LlvmJit;
-typedef struct TccJit TccJit;
 
 typedef struct {
   const char *cpu;  /* a target's name; NULL: the C printer, through libtcc */
@@ -18,8 +16,7 @@ typedef struct {
 
 typedef struct {
   Model *model;
-  LlvmJit *llvm;
-  TccJit *tcc;
+  Jit jit;
   MiImage *image;
   uint64_t image_bytes;
   MiEngine engine;
