@@ -60,7 +60,9 @@ static bool read_shape(const char *p, const char *end, MiArray *a)
   a->count = 1;
   if (*p != '(')
     return false;
-  for (p++; p && p < end && *p != ')';)
+  for (p++; p < end && *p == ' ';)
+    p++;
+  while (p && p < end && *p != ')')
     p = read_dim(p, end, a);
   return p && p < end;
 }
