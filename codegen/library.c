@@ -180,12 +180,12 @@ void library_header(const Library *l, Text *out)
       l->name, l->upper);
   for (uint32_t i = 0; i < l->n_ios; i++)
     field(&l->ios[i], out);
-  text_printf(
-      out,
-      "} %s_context;\n\n/* Runs the model once: reads the inputs, writes the outputs. Returns 0; -1, and "
-      "nothing is done, if a\n * pointer is NULL or the arena is not aligned. */\n"
-      "int %s_run(const %s_context *context);\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n",
-      l->name, l->name, l->name);
+  text_printf(out,
+              "} %s_context;\n\n/* Runs the model once: reads the inputs, writes the outputs, which may lie "
+              "at any address. "
+              "Returns 0; -1, and\n * nothing is done, if a pointer is NULL or the arena is not aligned. */\n"
+              "int %s_run(const %s_context *context);\n\n#ifdef __cplusplus\n}\n#endif\n#endif\n",
+              l->name, l->name, l->name);
 }
 
 /* ---- the function in C */
@@ -216,6 +216,10 @@ void library_run_c(const Library *l, Text *out)
 {
   const Entry *e = &l->prog->entries.data[0];
 
+  /* through void: compilers conclude from float * that the caller's memory is aligned */
+  text_printf(
+      out,
+      "\nstatic void copy_bytes(void *to, const void *from, uint64_t n)\n{\n  memcpy(to, from, n);\n}\n");
   text_printf(out, "\nint %s_run(const %s_context *c)\n{\n", l->name, l->name);
   text_printf(out, "  uint8_t *arena, *weights;\n\n");
   text_printf(out, "  if (!c || !c->arena || (uintptr_t)c->arena %% 64");
@@ -227,7 +231,7 @@ void library_run_c(const Library *l, Text *out)
               l->name);
   for (uint32_t i = 0; i < l->n_ios; i++)
     if (!l->ios[i].output)
-      text_printf(out, "  memcpy(arena + %llu, c->%s, %llu);\n", (unsigned long long)l->ios[i].offset,
+      text_printf(out, "  copy_bytes(arena + %llu, c->%s, %llu);\n", (unsigned long long)l->ios[i].offset,
                   l->ios[i].name, (unsigned long long)l->ios[i].bytes);
   for (uint32_t i = 0; i < e->launches.count; i++) {
     const Launch *launch = &l->prog->launches.data[e->launches.first + i];
@@ -236,7 +240,7 @@ void library_run_c(const Library *l, Text *out)
   }
   for (uint32_t i = 0; i < l->n_ios; i++)
     if (l->ios[i].output)
-      text_printf(out, "  memcpy(c->%s, arena + %llu, %llu);\n", l->ios[i].name,
+      text_printf(out, "  copy_bytes(c->%s, arena + %llu, %llu);\n", l->ios[i].name,
                   (unsigned long long)l->ios[i].offset, (unsigned long long)l->ios[i].bytes);
   text_printf(out, "  return 0;\n}\n");
 }
