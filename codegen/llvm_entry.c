@@ -2,6 +2,11 @@
 #include "codegen/llvm_entry.h"
 
 typedef struct {
+  LLVMValueRef base; /* NULL: none yet */
+  uint64_t at;
+} Place;
+
+typedef struct {
   LLVMContextRef ctx;
   LLVMModuleRef module;
   LLVMBuilderRef b;
@@ -11,6 +16,9 @@ typedef struct {
   LLVMValueRef fn, context, arena, weights, binds, args;
   LLVMTypeRef kernel_type;
   LLVMBasicBlockRef wrong;
+  /* what binds and constants hold at this point of the function */
+  Place bound[MI_MAX_PARAMS];
+  int32_t constant[K_CONSTANTS];
 } Run;
 
 static LLVMValueRef number(const Run *r, LLVMTypeRef t, uint64_t n)
@@ -62,7 +70,8 @@ static void copy(const Run *r, bool outputs)
   }
 }
 
-static LLVMValueRef bound(const Run *r, const Bind *b)
+/* Where a bind points: a space and an offset in it. Scratch lies behind the arena. */
+static Place place_of(const Run *r, const Bind *b)
 {
   const Program *p = r->l->prog;
   const Buffer *buf = &p->buffers.data[b->buffer];
@@ -70,23 +79,30 @@ static LLVMValueRef bound(const Run *r, const Bind *b)
 
   if (buf->space == SPACE_SCRATCH)
     at += round_up(p->space_bytes[SPACE_ARENA], 64);
-  return offset(r, buf->space == SPACE_WEIGHTS ? r->weights : r->arena, at);
+  return (Place){buf->space == SPACE_WEIGHTS ? r->weights : r->arena, at};
 }
 
-static void call(const Run *r, const Part *p)
+/* Kernels change neither binds nor arguments: what stands there already is not stored again. */
+static void call(Run *r, const Part *p)
 {
   LLVMValueRef in[] = {r->binds, r->args, number(r, r->i64, 0), number(r, r->i64, p->grid)};
 
-  for (uint32_t i = 0; i < p->binds.count; i++)
-    LLVMBuildStore(r->b, bound(r, &r->l->prog->binds.data[p->binds.first + i]),
-                   offset(r, r->binds, (uint64_t)i * 8));
-  for (int i = 0; i < K_CONSTANTS; i++)
-    LLVMBuildStore(r->b, number(r, r->i32, (uint32_t)p->constant[i]),
-                   offset(r, r->args, 12 + (uint64_t)i * 4));
+  for (uint32_t i = 0; i < p->binds.count; i++) {
+    Place now = place_of(r, &r->l->prog->binds.data[p->binds.first + i]), *was = &r->bound[i];
+    if (was->base != now.base || was->at != now.at)
+      LLVMBuildStore(r->b, offset(r, now.base, now.at), offset(r, r->binds, (uint64_t)i * 8));
+    *was = now;
+  }
+  for (int i = 0; i < K_CONSTANTS; i++) {
+    if (r->constant[i] != p->constant[i])
+      LLVMBuildStore(r->b, number(r, r->i32, (uint32_t)p->constant[i]),
+                     offset(r, r->args, 12 + (uint64_t)i * 4));
+    r->constant[i] = p->constant[i];
+  }
   LLVMBuildCall2(r->b, r->kernel_type, r->kernels[p->kernel], in, 4, "");
 }
 
-static void launches(const Run *r)
+static void launches(Run *r)
 {
   const Program *p = r->l->prog;
   const Entry *e = &p->entries.data[0];
@@ -117,7 +133,7 @@ static void begin(Run *r, Arena *a)
   LLVMPositionBuilderAtEnd(r->b, entry);
   r->binds = LLVMBuildAlloca(r->b, LLVMArrayType2(r->ptr, MI_MAX_PARAMS), "");
   r->args = LLVMBuildAlloca(r->b, LLVMArrayType2(r->i32, 3 + K_CONSTANTS), "");
-  for (unsigned i = 0; i < 3; i++)
+  for (unsigned i = 0; i < 3 + K_CONSTANTS; i++)
     LLVMBuildStore(r->b, number(r, r->i32, i == 1), offset(r, r->args, i * 4ull));
 }
 

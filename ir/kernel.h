@@ -49,7 +49,7 @@ extern const KElemInfo kelem_info[KE_COUNT];
 enum { K_MAX_LANES = 128 };
 enum {
   K_CONSTANT = 3,
-  K_CONSTANTS = 3,
+  K_CONSTANTS = 7,
   K_ARGS = K_CONSTANT + K_CONSTANTS
 }; /* of `arg`: the grid's constants come last */
 

@@ -215,7 +215,9 @@ void program_kernel(Program *p, Kernel *k, Part *part)
     const Varying *old = &p->varying.data[i];
     if (known->nodes.len != k->nodes.len)
       continue;
-    Pair pair[K_CONSTANTS] = {{INT64_MIN, 0}, {INT64_MIN, 0}, {INT64_MIN, 0}};
+    Pair pair[K_CONSTANTS];
+    for (uint32_t c = 0; c < K_CONSTANTS; c++)
+      pair[c] = (Pair){INT64_MIN, 0};
     Varying v = {NEW_ARRAY(p->arena, uint8_t, k->nodes.len), old->n};
     memcpy(v.of, old->of, k->nodes.len);
     if (!same_kernel(known, k, &v, pair))

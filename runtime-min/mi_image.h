@@ -22,11 +22,11 @@ enum { MI_PAGE = 4096, MI_ALIGN = 64 };
 /* Runs grid iterations lo <= i < hi.
  *   buf      one pointer for each parameter; the last is the thread's scratch memory if the kernel has it
  *   args     [0] position of the first token, [1] number of tokens in this call, [2] how many of the largest logits
- *            are wanted, 0: all; others may come out as -inf; [3] .. [5] constants of the grid */
+ *            are wanted, 0: all; others may come out as -inf; [3] .. [9] constants of the grid */
 typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);
 
 enum { MI_SPACE_WEIGHTS, MI_SPACE_ARENA, MI_SPACE_STATE, MI_SPACE_SCRATCH, MI_SPACE_COUNT };
-enum { MI_MAX_PARAMS = 16, MI_CONSTANTS = 3 };
+enum { MI_MAX_PARAMS = 16, MI_CONSTANTS = 7 };
 
 /* What a kernel's parameter points to, as one number: the space in the top two bits, below it the offset there
  * in units of MI_ALIGN bytes. */
@@ -114,7 +114,7 @@ typedef struct {
   uint64_t weights, weights_bytes;     /* page-aligned */
 } MiImage;
 
-_Static_assert(sizeof(MiGrid) == 32 && sizeof(MiPart) == 8, "contract, version 2");
+_Static_assert(sizeof(MiGrid) == 48 && sizeof(MiPart) == 8, "contract, version 2");
 _Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 48 && sizeof(MiIo) == 96 && sizeof(MiImage) == 232,
                "contract, version 2");
 

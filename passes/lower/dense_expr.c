@@ -96,7 +96,7 @@ KVal dense_address(DenseLower *d, const DensePlace *p, uint32_t rank, const Dens
   Kernel *k = d->l->k;
   KVal sum = 0;
 
-  *c = p->offset;
+  *c = 0;
   for (uint32_t i = 0; i < rank; i++) {
     const DenseIndex *x = &at->at[i];
     *c += x->c * p->stride[i];
@@ -105,7 +105,9 @@ KVal dense_address(DenseLower *d, const DensePlace *p, uint32_t rank, const Dens
     KVal part = idx_mul(k, x->v, p->stride[i]);
     sum = sum ? idx_add(k, sum, part) : part;
   }
-  return sum ? sum : k_idx(k, 0);
+  /* an index, not part of the constant: kernels that differ in it alone are one (program_kernel) */
+  KVal from = k_idx(k, p->offset);
+  return sum ? idx_add(k, sum, from) : from;
 }
 
 int64_t dense_lane_stride(const DensePlace *p, uint32_t rank, const DensePoint *at)
