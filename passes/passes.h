@@ -24,6 +24,8 @@ Graph *pass_simplify(const Graph *g,
 Graph *pass_dce(const Graph *g, Err *e); /* drops what no output and no state update needs */
 Graph *pass_channels(const Graph *g, Err *e); /* dense graphs: transposes cancel, channels stay last */
 Graph *pass_products(const Graph *g, Err *e); /* dense graphs: constants merge into the weights of products */
+Graph *pass_requant(const Graph *g,
+                    Err *e); /* dense graphs: one scale between a product of bytes and its codes */
 Graph *pass_quantize(const Graph *g, Err *e); /* 8-bit activations for products with block weights */
 Graph *pass_fuse(const Graph *g, Err *e);     /* groups nodes into launches (Node.launch) */
 

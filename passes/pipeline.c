@@ -21,6 +21,7 @@ static const struct {
     {"dce", pass_dce, IN_BOTH, "drop what no output needs"},
     {"channels", pass_channels, IN_DENSE, "transposes move, cancel, and leave channels last"},
     {"products", pass_products, IN_DENSE, "matmul to linear; scales and biases into weights"},
+    {"requant", pass_requant, IN_DENSE, "one scale between a product of bytes and its codes"},
     {"tidy", pass_tidy, IN_DENSE, "simplify and dce again"},
     {"quantize", pass_quantize, IN_LANG, "8-bit activations for block weights"},
     {"fuse", pass_fuse, IN_LANG, "group nodes into launches"},
@@ -28,7 +29,7 @@ static const struct {
 
 const char *passes_list(void)
 {
-  return "build, widen, qdq, simplify, dce, channels, products, tidy, quantize, fuse, lower";
+  return "build, widen, qdq, simplify, dce, channels, products, requant, tidy, quantize, fuse, lower";
 }
 
 static double now_ms(void)

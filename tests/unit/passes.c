@@ -12,13 +12,9 @@ typedef Graph *Pass(const Graph *g, Err *e);
 static const struct {
   const char *name;
   Pass *run;
-} passes[] = {{"simplify", pass_simplify},
-              {"dce", pass_dce},
-              {"channels", pass_channels},
-              {"products", pass_products},
-              {"quantize", pass_quantize},
-              {"fuse", pass_fuse},
-              {"qdq", pass_qdq}};
+} passes[] = {{"simplify", pass_simplify}, {"dce", pass_dce},           {"channels", pass_channels},
+              {"products", pass_products}, {"quantize", pass_quantize}, {"fuse", pass_fuse},
+              {"qdq", pass_qdq},           {"requant", pass_requant}};
 
 static char *read_file(Arena *a, const char *path)
 {
