@@ -50,7 +50,7 @@ static void begin_group(Dense *s, Val v)
   bool wait = false;
 
   for (Val m = s->first[v]; m && !wait; m = s->next[m])
-    wait = reads_fresh(s, m);
+    wait = !dense_surrounds(&s->d, m) && reads_fresh(s, m);
   if (wait)
     end_launch(s);
   Val anchor = s->d.anchors[v];

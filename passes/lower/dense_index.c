@@ -336,6 +336,10 @@ static KVal outer_inside(Pad *p, const Type *in)
 
 bool lower_dense_pad(DenseLower *d, Val v)
 {
+  if (dense_surrounds(d, v)) {
+    dense_surround(d, v);
+    return true;
+  }
   const Node *n = graph_node(d->g, v);
   Pad p = {.x = start(d, v), .data = graph_in(d->g, v, 0), .fill = graph_in(d->g, v, 1)};
   const Type *in = &graph_node(d->g, p.data)->type;

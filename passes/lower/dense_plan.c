@@ -380,7 +380,7 @@ static bool serves(const Plan *p, Val v, const DensePlace *at)
   }
 }
 
-/* An input of a concat is computed right where the concat needs it, if nobody asks it to lie otherwise; through reshapes,
+/* An input of a concat or a pad is computed right where that needs it, if nobody asks it to lie otherwise; through reshapes,
  * if strides can say where. */
 static void place_piece(const Plan *p, Val in, DensePlace at)
 {
@@ -408,9 +408,14 @@ static void place_result(const Plan *p, Val v)
     d->place[v] = own_place(p, v);
     d->buffer[v] = arena_buffer(p, v);
   }
+  DensePlace at = d->place[v];
+  if (n->op == OP_pad && dense_can_surround(d, v)) {
+    for (uint32_t i = 0; i < n->type.rank; i++)
+      at.offset += n->attr.pad.lo[i] * at.stride[i];
+    place_piece(p, graph_in(p->g, v, 0), at);
+  }
   if (n->op != OP_concat)
     return;
-  DensePlace at = d->place[v];
   for (uint32_t i = 0; i < n->in.count; i++) {
     Val in = graph_in(p->g, v, i);
     place_piece(p, in, at);

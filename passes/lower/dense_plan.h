@@ -63,6 +63,11 @@ void dense_span_part(DenseLower *d, int64_t n, KVal part, int64_t size, unsigned
 int64_t dense_tiles(DenseLower *d, Val v, const DensePlace *to, uint16_t param, const DenseLeaves *leaves,
                     const DenseLoops *loops);
 
+/* ---- pads whose input is computed in place (dense_borders.c) */
+bool dense_can_surround(const DenseLower *d, Val pad); /* ... if its input is put there */
+bool dense_surrounds(const DenseLower *d, Val v);      /* v is a pad whose input was */
+void dense_surround(DenseLower *d, Val pad);
+
 uint64_t dense_group_cost(const DenseLower *d); /* operations for one element of the result, about */
 /* All elements of v to a place within the value `into`. */
 void dense_copy(DenseLower *d, Val v, Val into, const DensePlace *to);
