@@ -322,8 +322,8 @@ static const struct option *own_long(const char *arg, const char **value)
 static bool takes_value(const char *arg)
 {
   static const char *const names[] = {
-      "-p",        "--prompt", "-f",          "--file",  "-n",      "--n-predict",      "-t",
-      "--threads", "--temp",   "--top-k",     "--top-p", "--min-p", "--repeat-penalty", "--repeat-last-n",
+      "-p",        "--prompt", "-f",          "--file",   "-n",      "--n-predict",      "-t",
+      "--threads", "--temp",   "--top-k",     "--top-p",  "--min-p", "--repeat-penalty", "--repeat-last-n",
       "-s",        "--seed",   "--token-ids", "--logits", "-o",      "--output"};
   for (size_t i = 0; i < COUNT(names); i++)
     if (!strcmp(arg, names[i]))
