@@ -1,58 +1,13 @@
-/* op_elementwise.c - ONNX operators that work on each element: arithmetic, comparisons, logic, bits, activations, casts.
+/* op_elementwise.c - ONNX operators that work on each element: arithmetic, comparisons, logic, bits, casts (activations:
+ * op_activation.c).
  *
  * What has a core op is a row of a table. The others are written as their formula, in the form that neither overflows
  * nor cancels where the result is finite. */
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_formula.h"
 
 #include <float.h>
 #include <math.h>
-
-/* ---- formulas read better with these */
-
-static Val add(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_add, a, b);
-}
-static Val sub(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_sub, a, b);
-}
-static Val mul(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
-static Val divide(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_div, a, b);
-}
-static Val plus(Import *im, Val a, double b)
-{
-  return im_op_f(im, OP_add, a, b);
-}
-static Val times(Import *im, Val a, double b)
-{
-  return im_op_f(im, OP_mul, a, b);
-}
-static Val from(Import *im, double a, Val b) /* a - b */
-{
-  return sub(im, im_const_like(im, b, a), b);
-}
-static Val over(Import *im, double a, Val b) /* a / b */
-{
-  return divide(im, im_const_like(im, b, a), b);
-}
-static Val exponential(Import *im, Val a)
-{
-  return im_add1(im, OP_exp, a);
-}
-static Val logarithm(Import *im, Val a)
-{
-  return im_add1(im, OP_log, a);
-}
-static Val root(Import *im, Val a)
-{
-  return im_add1(im, OP_sqrt, a);
-}
 
 typedef struct {
   const char *name;
@@ -181,29 +136,17 @@ bool op_variadic(Import *im, const OnnxNode *n)
   return im_out(im, n, 0, im_is(n, "Mean") ? im_op_f(im, OP_div, v, count) : v);
 }
 
-/* ---- formulas of several steps compute 16-bit floats in f32, and round once */
-
-static Val argument(Import *im, const OnnxNode *n)
-{
-  return im_float_compute(im, im_in(im, n, 0));
-}
-
-static bool give(Import *im, const OnnxNode *n, Val v)
-{
-  return im_out(im, n, 0, im_cast_like(im, v, im_in(im, n, 0)));
-}
-
 /* ---- trigonometry and its relatives */
 
 bool op_reciprocal(Import *im, const OnnxNode *n)
 {
-  return give(im, n, over(im, 1, argument(im, n)));
+  return formula_out(im, n, over(im, 1, formula_in(im, n)));
 }
 
 bool op_tan(Import *im, const OnnxNode *n)
 {
-  Val x = argument(im, n);
-  return give(im, n, divide(im, im_add1(im, OP_sin, x), im_add1(im, OP_cos, x)));
+  Val x = formula_in(im, n);
+  return formula_out(im, n, divide(im, im_add1(im, OP_sin, x), im_add1(im, OP_cos, x)));
 }
 
 static Val one_minus_square(Import *im, Val x)
@@ -213,15 +156,15 @@ static Val one_minus_square(Import *im, Val x)
 
 bool op_asin(Import *im, const OnnxNode *n)
 {
-  Val x = argument(im, n);
-  return give(im, n, im_add1(im, OP_atan, divide(im, x, root(im, one_minus_square(im, x)))));
+  Val x = formula_in(im, n);
+  return formula_out(im, n, im_add1(im, OP_atan, divide(im, x, root(im, one_minus_square(im, x)))));
 }
 
 bool op_acos(Import *im, const OnnxNode *n)
 {
-  Val x = argument(im, n);
+  Val x = formula_in(im, n);
   Val half = im_add1(im, OP_atan, root(im, divide(im, from(im, 1, x), plus(im, x, 1))));
-  return give(im, n, times(im, half, 2));
+  return formula_out(im, n, times(im, half, 2));
 }
 
 static Val half_of(Import *im, Op op, Val x) /* (e^x op e^-x) / 2 */
@@ -231,163 +174,31 @@ static Val half_of(Import *im, Op op, Val x) /* (e^x op e^-x) / 2 */
 
 bool op_sinh(Import *im, const OnnxNode *n)
 {
-  return give(im, n, half_of(im, OP_sub, argument(im, n)));
+  return formula_out(im, n, half_of(im, OP_sub, formula_in(im, n)));
 }
 
 bool op_cosh(Import *im, const OnnxNode *n)
 {
-  return give(im, n, half_of(im, OP_add, argument(im, n)));
+  return formula_out(im, n, half_of(im, OP_add, formula_in(im, n)));
 }
 
 bool op_asinh(Import *im, const OnnxNode *n)
 {
-  Val x = argument(im, n), a = im_add1(im, OP_abs, x);
+  Val x = formula_in(im, n), a = im_add1(im, OP_abs, x);
   Val l = logarithm(im, add(im, a, root(im, plus(im, mul(im, a, a), 1))));
-  return give(im, n, mul(im, im_add1(im, OP_sign, x), l));
+  return formula_out(im, n, mul(im, im_add1(im, OP_sign, x), l));
 }
 
 bool op_acosh(Import *im, const OnnxNode *n)
 {
-  Val x = argument(im, n), square = mul(im, plus(im, x, -1), plus(im, x, 1));
-  return give(im, n, logarithm(im, add(im, x, root(im, square))));
+  Val x = formula_in(im, n), square = mul(im, plus(im, x, -1), plus(im, x, 1));
+  return formula_out(im, n, logarithm(im, add(im, x, root(im, square))));
 }
 
 bool op_atanh(Import *im, const OnnxNode *n)
 {
-  Val x = argument(im, n);
-  return give(im, n, times(im, logarithm(im, divide(im, plus(im, x, 1), from(im, 1, x))), 0.5));
-}
-
-/* ---- activations */
-
-static Val negative(Import *im, Val x)
-{
-  return im_add2(im, OP_lt, x, im_const_like(im, x, 0));
-}
-
-/* alpha (e^x - 1) for negative x; the positive ones, which would overflow, are cut. */
-static Val exp_branch(Import *im, Val x, double alpha)
-{
-  return times(im, plus(im, exponential(im, im_op_f(im, OP_min, x, 0)), -1), alpha);
-}
-
-bool op_elu(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-  return give(im, n, im_where(im, negative(im, x), exp_branch(im, x, im_float(im, n, "alpha", 1)), x));
-}
-
-bool op_selu(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-  double alpha = im_float(im, n, "alpha", 1.67326319217681884765625);
-  double gamma = im_float(im, n, "gamma", 1.05070102214813232421875);
-  return give(im, n, times(im, im_where(im, negative(im, x), exp_branch(im, x, alpha), x), gamma));
-}
-
-bool op_celu(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-  double alpha = im_float(im, n, "alpha", 1);
-  Val low = exp_branch(im, times(im, x, 1 / alpha), alpha);
-  return give(im, n, im_where(im, negative(im, x), low, x));
-}
-
-bool op_leaky_relu(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-  double alpha = im_float(im, n, "alpha", 0.01);
-  Val low = times(im, x, alpha);
-  return give(im, n,
-              alpha > 0 && alpha <= 1 ? im_add2(im, OP_max, x, low) : im_where(im, negative(im, x), low, x));
-}
-
-/* Before opset 7 a slope of one dimension belongs to the channels. */
-bool op_prelu(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n), slope = im_float_compute(im, im_in(im, n, 1));
-
-  if (im_opset(im, n) < 7 && im_rank(im, slope) == 1 && im_rank(im, x) > 1)
-    slope = im_at_channel(im, slope, 1, im_rank(im, x));
-  return give(im, n, im_where(im, negative(im, x), mul(im, x, slope), x));
-}
-
-bool op_thresholded_relu(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n), zero = im_const_like(im, x, 0);
-  Val above = im_gt(im, x, im_const_like(im, x, im_float(im, n, "alpha", 1)));
-  return give(im, n, im_where(im, above, x, zero));
-}
-
-bool op_hard_sigmoid(Import *im, const OnnxNode *n)
-{
-  Val x = times(im, argument(im, n), im_float(im, n, "alpha", 0.2));
-  return give(im, n, im_clip(im, plus(im, x, im_float(im, n, "beta", 0.5)), 0, 1));
-}
-
-bool op_hard_swish(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-  return give(im, n, mul(im, x, im_clip(im, plus(im, times(im, x, 1.0 / 6), 0.5), 0, 1)));
-}
-
-static Val softplus(Import *im, Val x)
-{
-  Val tail = exponential(im, im_add1(im, OP_neg, im_add1(im, OP_abs, x)));
-  return add(im, im_op_f(im, OP_max, x, 0), logarithm(im, plus(im, tail, 1)));
-}
-
-bool op_softplus(Import *im, const OnnxNode *n)
-{
-  return give(im, n, softplus(im, argument(im, n)));
-}
-
-bool op_mish(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-  return give(im, n, mul(im, x, im_add1(im, OP_tanh, softplus(im, x))));
-}
-
-bool op_softsign(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-  return give(im, n, divide(im, x, plus(im, im_add1(im, OP_abs, x), 1)));
-}
-
-static Val swish(Import *im, Val x, double alpha)
-{
-  return alpha == 1 ? im_add1(im, OP_silu, x) : mul(im, x, im_add1(im, OP_sigmoid, times(im, x, alpha)));
-}
-
-bool op_swish(Import *im, const OnnxNode *n)
-{
-  return give(im, n, swish(im, argument(im, n), im_float(im, n, "alpha", 1)));
-}
-
-bool op_swiglu(Import *im, const OnnxNode *n)
-{
-  Val value = im_float_compute(im, im_in(im, n, 1));
-  return give(im, n, mul(im, swish(im, argument(im, n), im_float(im, n, "alpha", 1)), value));
-}
-
-bool op_gelu(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n);
-
-  if (!strcmp(im_str(im, n, "approximate", "none"), "tanh"))
-    return give(im, n, im_add1(im, OP_gelu, x));
-  Val e = im_add1(im, OP_erf, times(im, x, M_SQRT1_2));
-  return give(im, n, mul(im, times(im, x, 0.5), plus(im, e, 1)));
-}
-
-/* x < -lambd: x + bias; x > lambd: x - bias; else 0 */
-bool op_shrink(Import *im, const OnnxNode *n)
-{
-  Val x = argument(im, n), zero = im_const_like(im, x, 0);
-  double lambd = im_float(im, n, "lambd", 0.5), bias = im_float(im, n, "bias", 0);
-  Val low = im_add2(im, OP_lt, x, im_const_like(im, x, -lambd));
-  Val high = im_gt(im, x, im_const_like(im, x, lambd));
-  return give(im, n, im_where(im, low, plus(im, x, bias), im_where(im, high, plus(im, x, -bias), zero)));
+  Val x = formula_in(im, n);
+  return formula_out(im, n, times(im, logarithm(im, divide(im, plus(im, x, 1), from(im, 1, x))), 0.5));
 }
 
 /* ---- limits and tests */

@@ -6,13 +6,9 @@
  *
  * Source: ONNX LinearAttention-27, ai.onnx.preview FlexAttention-1. */
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_formula.h"
 
 #include <math.h>
-
-static Val times(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
 
 /* ---- LinearAttention */
 
@@ -103,12 +99,12 @@ static Val step(Import *im, const Linear *l, int64_t t, Val *state)
   Val k = at_token(im, l->k, t), v = at_token(im, l->v, t);
 
   if (l->decay)
-    *state = times(im, *state, at_token(im, l->decay, t));
+    *state = mul(im, *state, at_token(im, l->decay, t));
   if (l->beta) {
     Val known = im_matmul(im, im_swap(im, k, 2, 3), *state);
-    v = times(im, at_token(im, l->beta, t), im_add2(im, OP_sub, v, known));
+    v = mul(im, at_token(im, l->beta, t), im_add2(im, OP_sub, v, known));
   }
-  *state = im_add2(im, OP_add, *state, times(im, k, v));
+  *state = im_add2(im, OP_add, *state, mul(im, k, v));
   return im_matmul(im, at_token(im, l->q, t), *state);
 }
 

@@ -5,20 +5,12 @@
  * Source: ONNX Runtime, docs/ContribOperators.md, all since version 1. */
 #include "frontend/onnx/import_scope.h"
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_activation.h"
+#include "frontend/onnx/op_formula.h"
 #include "frontend/onnx/op_product.h"
 #include "frontend/onnx/op_window.h"
 
-#include <float.h>
 #include <math.h>
-
-static Val plus(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_add, a, b);
-}
-static Val times(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
 
 /* Input i in the type of x; 0 if it is absent. */
 static Val optional(Import *im, const OnnxNode *n, uint32_t i, Val x)
@@ -30,7 +22,7 @@ static Val optional(Import *im, const OnnxNode *n, uint32_t i, Val x)
 static Val plus_optional(Import *im, const OnnxNode *n, uint32_t i, Val x)
 {
   Val v = optional(im, n, i, x);
-  return v ? plus(im, x, v) : x;
+  return v ? add(im, x, v) : x;
 }
 
 /* What another handler gave as the node's only output. */
@@ -42,16 +34,13 @@ static Val given(Import *im, const OnnxNode *n)
 
 /* ---- activations */
 
-static Val gelu(Import *im, Val x)
-{
-  Val e = im_add1(im, OP_erf, im_op_f(im, OP_mul, x, M_SQRT1_2));
-  return times(im, im_op_f(im, OP_mul, x, 0.5), im_op_f(im, OP_add, e, 1));
-}
-
 bool op_bias_gelu(Import *im, const OnnxNode *n)
 {
   Val a = im_in(im, n, 0), x = im_float_compute(im, a);
-  return im_out(im, n, 0, im_cast_like(im, gelu(im, plus(im, x, im_cast_like(im, im_in(im, n, 1), x))), a));
+  return im_out(
+      im, n, 0,
+      im_cast_like(
+          im, activation_find("Gelu")->of(im, add(im, x, im_cast_like(im, im_in(im, n, 1), x)), 0, 0), a));
 }
 
 bool op_fast_gelu(Import *im, const OnnxNode *n)
@@ -60,76 +49,11 @@ bool op_fast_gelu(Import *im, const OnnxNode *n)
   return im_out(im, n, 0, im_cast_like(im, im_add1(im, OP_gelu, x), a));
 }
 
-bool op_quick_gelu(Import *im, const OnnxNode *n)
-{
-  Val a = im_in(im, n, 0), x = im_float_compute(im, a);
-  Val gate = im_add1(im, OP_sigmoid, im_op_f(im, OP_mul, x, im_float(im, n, "alpha", 1.702)));
-  return im_out(im, n, 0, im_cast_like(im, times(im, x, gate), a));
-}
-
 /* x + bias + skip */
 bool op_bias_add(Import *im, const OnnxNode *n)
 {
-  return im_out(im, n, 0, plus(im, plus(im, im_in(im, n, 0), im_in(im, n, 1)), im_in(im, n, 2)));
+  return im_out(im, n, 0, add(im, add(im, im_in(im, n, 0), im_in(im, n, 1)), im_in(im, n, 2)));
 }
-
-/* ---- activations of fused operators, with up to two parameters */
-
-typedef Val (*Activation)(Import *im, Val x, double a, double b);
-
-static Val act_relu(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return im_add1(im, OP_relu, x);
-}
-static Val act_tanh(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return im_add1(im, OP_tanh, x);
-}
-static Val act_sigmoid(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return im_add1(im, OP_sigmoid, x);
-}
-static Val act_leaky(Import *im, Val x, double a, double b)
-{
-  (void)b;
-  return im_where(im, im_add2(im, OP_lt, x, im_const_like(im, x, 0)), im_op_f(im, OP_mul, x, a), x);
-}
-static Val act_clip(Import *im, Val x, double a, double b)
-{
-  return im_clip(im, x, a, b);
-}
-static Val act_hard_sigmoid(Import *im, Val x, double a, double b)
-{
-  return im_clip(im, im_op_f(im, OP_add, im_op_f(im, OP_mul, x, a), b), 0, 1);
-}
-static Val act_hard_swish(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return times(im, x, act_hard_sigmoid(im, x, 1.0 / 6, 0.5));
-}
-static Val act_gelu(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return gelu(im, x);
-}
-
-static const struct {
-  const char *name;
-  Activation fn;
-  double a, b; /* if they are not given */
-} activations[] = {
-    {"Relu", act_relu, 0, 0},
-    {"Tanh", act_tanh, 0, 0},
-    {"Sigmoid", act_sigmoid, 0, 0},
-    {"LeakyRelu", act_leaky, 0.01, 0},
-    {"Clip", act_clip, -FLT_MAX, FLT_MAX},
-    {"HardSigmoid", act_hard_sigmoid, 0.2, 0.5},
-    {"HardSwish", act_hard_swish, 0, 0},
-    {"Gelu", act_gelu, 0, 0},
-};
 
 /* FusedConv has activation_params, the others activation_alpha and activation_beta. */
 static Val activated(Import *im, const OnnxNode *n, Val x)
@@ -137,12 +61,11 @@ static Val activated(Import *im, const OnnxNode *n, Val x)
   const char *name = im_str(im, n, "activation", "");
   Floats params = im_floats(im, n, "activation_params");
 
-  for (uint32_t i = 0; i < COUNT(activations); i++)
-    if (!strcmp(name, activations[i].name)) {
-      double a = params.len > 0 ? params.data[0] : im_float(im, n, "activation_alpha", activations[i].a);
-      double b = params.len > 1 ? params.data[1] : im_float(im, n, "activation_beta", activations[i].b);
-      return activations[i].fn(im, x, a, b);
-    }
+  const Activation *act = activation_find(name);
+
+  if (act)
+    return act->of(im, x, params.len > 0 ? params.data[0] : im_float(im, n, "activation_alpha", act->a),
+                   params.len > 1 ? params.data[1] : im_float(im, n, "activation_beta", act->b));
   if (name[0])
     im_fail(im, n, "activation '%s' is not supported", name);
   return x;
@@ -198,8 +121,8 @@ static Norm normalize(Import *im, Val x, bool mean, double epsilon)
     r.mean = im_mean(im, x, axis, true);
     r.y = im_add2(im, OP_sub, x, r.mean);
   }
-  r.inverse = im_rsqrt(im, im_op_f(im, OP_add, im_mean(im, times(im, r.y, r.y), axis, true), epsilon));
-  r.y = times(im, r.y, r.inverse);
+  r.inverse = im_rsqrt(im, im_op_f(im, OP_add, im_mean(im, mul(im, r.y, r.y), axis, true), epsilon));
+  r.y = mul(im, r.y, r.inverse);
   return r;
 }
 
@@ -207,9 +130,9 @@ static Norm normalize(Import *im, Val x, bool mean, double epsilon)
 static bool skip_norm(Import *im, const OnnxNode *n, bool mean)
 {
   Val first = im_in(im, n, 0), x = im_float_compute(im, first);
-  Val sum = plus_optional(im, n, mean ? 4 : 3, plus(im, x, im_cast_like(im, im_in(im, n, 1), x)));
+  Val sum = plus_optional(im, n, mean ? 4 : 3, add(im, x, im_cast_like(im, im_in(im, n, 1), x)));
   Norm r = normalize(im, sum, mean, im_float(im, n, "epsilon", 1e-12));
-  Val y = times(im, r.y, im_cast_like(im, im_in(im, n, 2), x));
+  Val y = mul(im, r.y, im_cast_like(im, im_in(im, n, 2), x));
 
   if (mean)
     y = plus_optional(im, n, 3, y);
@@ -256,11 +179,11 @@ bool op_embed_layer_normalization(Import *im, const OnnxNode *n)
     return im_fail(im, n, "the ids must have 2 dimensions");
   if (!at)
     at = im_iota(im, DT_I32, im_dim(im, ids, 1));
-  Val sum = plus(im, embedded(im, n, 2, ids), embedded(im, n, 3, at));
+  Val sum = add(im, embedded(im, n, 2, ids), embedded(im, n, 3, at));
   if (im_has(im, n, 1) && im_has(im, n, 4))
-    sum = plus(im, sum, embedded(im, n, 4, im_in(im, n, 1)));
+    sum = add(im, sum, embedded(im, n, 4, im_in(im, n, 1)));
   Norm r = normalize(im, sum, true, im_float(im, n, "epsilon", 1e-12));
-  Val y = times(im, r.y, im_cast_like(im, im_in(im, n, 5), sum));
+  Val y = mul(im, r.y, im_cast_like(im, im_in(im, n, 5), sum));
   y = plus_optional(im, n, 6, y);
   return im_out(im, n, 0, im_cast_like(im, y, table)) && im_out(im, n, 1, mask_index(im, n, ids)) &&
          im_out(im, n, 2, im_cast_like(im, sum, table));

@@ -6,21 +6,17 @@
  *
  * Source: ONNX Runtime, docs/ContribOperators.md, all since version 1. */
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_formula.h"
 #include "frontend/onnx/op_product.h"
 #include "frontend/onnx/op_quant.h"
 
 #include <float.h>
 #include <math.h>
 
-static Val plus(Import *im, Val a, Val b)
+static Val add_given(Import *im, Val a, Val b) /* either may be 0: absent */
 {
-  return a && b ? im_add2(im, OP_add, a, b) : a ? a : b;
+  return a && b ? add(im, a, b) : a ? a : b;
 }
-static Val times(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
-
 /* ---- scores */
 
 typedef struct {
@@ -53,8 +49,8 @@ static Val masked(Import *im, const Attend *a, Val scores)
     scores = im_op_f(im, OP_mul, scores, a->softcap);
   }
   if (a->causal)
-    scores = plus(im, scores, causal_table(im, im_elem(im, scores), s, t, a->window));
-  return a->mask ? plus(im, scores, im_cast_like(im, a->mask, scores)) : scores;
+    scores = add_given(im, scores, causal_table(im, im_elem(im, scores), s, t, a->window));
+  return a->mask ? add_given(im, scores, im_cast_like(im, a->mask, scores)) : scores;
 }
 
 /* [batch, sequence, heads * size of v] */
@@ -184,7 +180,7 @@ static bool give_attention(Import *im, const OnnxNode *n, Val qkv, uint32_t mask
     return false;
   a.mask = mask_in(im, n, mask, &a);
   if (bias && im_has(im, n, bias))
-    a.mask = plus(im, a.mask, im_cast_like(im, im_in(im, n, bias), a.q));
+    a.mask = add_given(im, a.mask, im_cast_like(im, im_in(im, n, bias), a.q));
   Val y = attend(im, n, &a), like = im_opt(im, n, 2) ? im_opt(im, n, 2) : im_in(im, n, 0);
   if (im_wants(im, n, 1) && !im_out(im, n, 1, im_cast_like(im, im_stack(im, (Val[]){a.k, a.v}, 2, 0), like)))
     return false;
@@ -198,7 +194,7 @@ bool op_ms_attention(Import *im, const OnnxNode *n)
   if (!im_ok(im) || im_rank(im, x) != 3 || im_rank(im, w) != 2)
     return im_fail(im, n, "the input must have 3 dimensions, the weights 2");
   Val qkv = im_matmul(im, x, im_cast_like(im, w, x));
-  return give_attention(im, n, b ? plus(im, qkv, im_cast_like(im, b, x)) : qkv, 3, 4, 5);
+  return give_attention(im, n, b ? add_given(im, qkv, im_cast_like(im, b, x)) : qkv, 3, 4, 5);
 }
 
 /* Inputs: x, weights, bias, their scales, mask, their zero points, past. */
@@ -210,8 +206,8 @@ bool op_qattention(Import *im, const OnnxNode *n)
   if (!im_ok(im) || im_rank(im, x) != 3 || im_rank(im, w) != 2)
     return im_fail(im, n, "the input must have 3 dimensions, the weights 2");
   Val sum = im_matmul(im, quant_shift(im, x, quant_zero(im, n, 6)), quant_shift(im, w, quant_zero(im, n, 7)));
-  Val qkv = times(im, im_cast(im, sum, DT_F32), im_cast(im, unit, DT_F32));
-  return give_attention(im, n, plus(im, qkv, im_cast(im, bias, DT_F32)), 5, 8, 0);
+  Val qkv = mul(im, im_cast(im, sum, DT_F32), im_cast(im, unit, DT_F32));
+  return give_attention(im, n, add_given(im, qkv, im_cast(im, bias, DT_F32)), 5, 8, 0);
 }
 
 /* ---- MultiHeadAttention */
@@ -224,7 +220,7 @@ static Val heads_in(Import *im, const OnnxNode *n, uint32_t i, int64_t heads, in
   if (im_rank(im, x) == 4)
     return x;
   if (bias)
-    x = plus(im, x, im_cast_like(im, im_part(im, bias, 0, bias_at, im_dim(im, x, 2)), x));
+    x = add_given(im, x, im_cast_like(im, im_part(im, bias, 0, bias_at, im_dim(im, x, 2)), x));
   return split_heads(im, n, x, heads);
 }
 
@@ -280,7 +276,7 @@ bool op_multi_head_attention(Import *im, const OnnxNode *n)
   }
   a.mask = mask_in(im, n, 4, &a);
   if (im_has(im, n, 5))
-    a.mask = plus(im, a.mask, im_cast_like(im, im_in(im, n, 5), a.q));
+    a.mask = add_given(im, a.mask, im_cast_like(im, im_in(im, n, 5), a.q));
   Val y = attend(im, n, &a);
   return im_out(im, n, 0, im_cast_like(im, y, like)) && im_out(im, n, 1, im_cast_like(im, a.k, like)) &&
          im_out(im, n, 2, im_cast_like(im, a.v, like));
@@ -298,7 +294,8 @@ static Val angles(Import *im, const OnnxNode *n, Val x, uint32_t table, Val posi
   if (!im_ok(im) || im_rank(im, t) != 2 || im_rank(im, position) > 2)
     return 0;
   if (im_rank(im, position) < 2)
-    position = im_unsqueeze(im, plus(im, im_iota(im, im_elem(im, position), s), im_flat(im, position)), 0);
+    position =
+        im_unsqueeze(im, add_given(im, im_iota(im, im_elem(im, position), s), im_flat(im, position)), 0);
   return im_unsqueeze(im, im_cast_like(im, im_gather(im, t, position, 0), x), 1);
 }
 
@@ -318,8 +315,8 @@ static Val rotated(Import *im, const OnnxNode *n, Val x, Val cosines, Val sines,
     part = im_swap(im, im_reshape_to(im, part, t.dim[0], t.dim[1], t.dim[2], 2, pairs), 3, 4);
   re = im_squeeze(im, im_part(im, part, 4, 0, 1), 4);
   Val image = im_squeeze(im, im_part(im, part, 4, 1, 1), 4);
-  how[0] = im_add2(im, OP_sub, times(im, re, cosines), times(im, image, sines));
-  how[1] = im_add2(im, OP_add, times(im, image, cosines), times(im, re, sines));
+  how[0] = im_add2(im, OP_sub, mul(im, re, cosines), mul(im, image, sines));
+  how[1] = im_add2(im, OP_add, mul(im, image, cosines), mul(im, re, sines));
   Val y = im_stack(im, how, 2, interleaved ? 4 : 3);
   y = im_reshape_to(im, y, t.dim[0], t.dim[1], t.dim[2], 2 * pairs);
   return 2 * pairs == size ? y

@@ -5,6 +5,7 @@
  *
  * Source: ONNX NonMaxSuppression-11. */
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_formula.h"
 
 #include <math.h>
 
@@ -23,15 +24,6 @@ typedef struct {
   Val offset; /* [batch, 1, 1]: of a batch's first box among all */
   Val iou;    /* the threshold */
 } Nms;
-
-static Val sub(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_sub, a, b);
-}
-static Val mul(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
 
 static Val column(Import *im, Val boxes, uint32_t i)
 {

@@ -2,19 +2,7 @@
  *
  * Those of inference with known parameters come down to one multiplication and one addition: the parameters fold. */
 #include "frontend/onnx/onnx_ops.h"
-
-static Val plus(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_add, a, b);
-}
-static Val minus(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_sub, a, b);
-}
-static Val times(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
+#include "frontend/onnx/op_formula.h"
 
 /* ---- parts */
 
@@ -26,8 +14,8 @@ static Moments moments(Import *im, Val x, uint32_t axes)
 {
   Moments m = {.mean = im_mean(im, x, axes, true)};
 
-  m.centred = minus(im, x, m.mean);
-  m.variance = im_mean(im, times(im, m.centred, m.centred), axes, true);
+  m.centred = sub(im, x, m.mean);
+  m.variance = im_mean(im, mul(im, m.centred, m.centred), axes, true);
   return m;
 }
 
@@ -69,7 +57,7 @@ static Val batch_parameter(Import *im, const OnnxNode *n, uint32_t input, Val x)
 static Val mixed(Import *im, Val old, Val now, double momentum)
 {
   Val flat = im_cast_like(im, im_flat(im, now), old);
-  return plus(im, im_op_f(im, OP_mul, old, momentum), im_op_f(im, OP_mul, flat, 1 - momentum));
+  return add(im, im_op_f(im, OP_mul, old, momentum), im_op_f(im, OP_mul, flat, 1 - momentum));
 }
 
 /* Statistics of the batch itself; the running ones are outputs. */
@@ -77,7 +65,7 @@ static bool batch_training(Import *im, const OnnxNode *n, Val x, Val y, Val scal
 {
   Moments m = moments(im, y, ((1u << im_rank(im, y)) - 1) & ~2u);
   double momentum = im_float(im, n, "momentum", 0.9);
-  Val out = plus(im, times(im, m.centred, times(im, inverse_deviation(im, n, m.variance), scale)), bias);
+  Val out = add(im, mul(im, m.centred, mul(im, inverse_deviation(im, n, m.variance), scale)), bias);
 
   return im_out(im, n, 0, im_cast_like(im, out, x)) &&
          im_out(im, n, 1, mixed(im, im_in(im, n, 3), m.mean, momentum)) &&
@@ -94,8 +82,8 @@ bool op_batch_normalization(Import *im, const OnnxNode *n)
   if (im_int(im, n, "training_mode", 0))
     return batch_training(im, n, x, y, scale, bias);
   Val mean = batch_parameter(im, n, 3, y), variance = batch_parameter(im, n, 4, y);
-  scale = times(im, scale, inverse_deviation(im, n, variance));
-  y = plus(im, times(im, y, scale), minus(im, bias, times(im, mean, scale)));
+  scale = mul(im, scale, inverse_deviation(im, n, variance));
+  y = add(im, mul(im, y, scale), sub(im, bias, mul(im, mean, scale)));
   return im_out(im, n, 0, im_cast_like(im, y, x));
 }
 
@@ -104,7 +92,7 @@ bool op_batch_normalization(Import *im, const OnnxNode *n)
 static Val normalized(Import *im, const OnnxNode *n, Val x, uint32_t axes)
 {
   Moments m = moments(im, x, axes);
-  return times(im, m.centred, inverse_deviation(im, n, m.variance));
+  return mul(im, m.centred, inverse_deviation(im, n, m.variance));
 }
 
 bool op_instance_normalization(Import *im, const OnnxNode *n)
@@ -114,7 +102,7 @@ bool op_instance_normalization(Import *im, const OnnxNode *n)
   if (im_rank(im, x) < 2)
     return im_fail(im, n, "the input has no channels");
   y = normalized(im, n, y, axes_from(2, im_rank(im, x)));
-  y = plus(im, times(im, y, per_channel(im, n, 1, y)), per_channel(im, n, 2, y));
+  y = add(im, mul(im, y, per_channel(im, n, 1, y)), per_channel(im, n, 2, y));
   return im_out(im, n, 0, im_cast_like(im, y, x));
 }
 
@@ -133,7 +121,7 @@ bool op_group_normalization(Import *im, const OnnxNode *n)
   int64_t each = im_dim(im, scale, 0) == t.dim[1] ? share : 1;
   scale = im_reshape_to(im, im_cast_like(im, scale, y), groups, each, 1);
   bias = im_reshape_to(im, im_cast_like(im, bias, y), groups, each, 1);
-  y = im_reshape(im, plus(im, times(im, y, scale), bias), t.rank, t.dim);
+  y = im_reshape(im, add(im, mul(im, y, scale), bias), t.rank, t.dim);
   return im_out(im, n, 0, im_cast_like(im, y, x));
 }
 
@@ -144,9 +132,9 @@ bool op_layer_normalization(Import *im, const OnnxNode *n)
   Moments m = moments(im, y, axes_from(axis, im_rank(im, x)));
   Val inverse = inverse_deviation(im, n, m.variance);
 
-  y = times(im, times(im, m.centred, inverse), im_cast_like(im, im_in(im, n, 1), y));
+  y = mul(im, mul(im, m.centred, inverse), im_cast_like(im, im_in(im, n, 1), y));
   if (bias)
-    y = plus(im, y, im_cast_like(im, bias, y));
+    y = add(im, y, im_cast_like(im, bias, y));
   return im_out(im, n, 0, im_cast_like(im, y, x)) && im_out(im, n, 1, m.mean) && im_out(im, n, 2, inverse);
 }
 
@@ -154,9 +142,9 @@ bool op_rms_normalization(Import *im, const OnnxNode *n)
 {
   Val x = im_in(im, n, 0), y = stashed(im, n, x);
   uint32_t axis = im_axis_attr(im, n, "axis", -1, im_rank(im, x));
-  Val mean = im_mean(im, times(im, y, y), axes_from(axis, im_rank(im, x)), true);
+  Val mean = im_mean(im, mul(im, y, y), axes_from(axis, im_rank(im, x)), true);
 
-  y = times(im, times(im, y, inverse_deviation(im, n, mean)), im_cast_like(im, im_in(im, n, 1), y));
+  y = mul(im, mul(im, y, inverse_deviation(im, n, mean)), im_cast_like(im, im_in(im, n, 1), y));
   return im_out(im, n, 0, im_cast_like(im, y, x));
 }
 
@@ -180,7 +168,7 @@ bool op_lp_normalization(Import *im, const OnnxNode *n)
   uint32_t axes = 1u << im_axis_attr(im, n, "axis", -1, im_rank(im, x));
   bool one = im_int(im, n, "p", 2) == 1;
   Val norm = one ? im_sum(im, im_add1(im, OP_abs, y), axes, true)
-                 : im_add1(im, OP_sqrt, im_sum(im, times(im, y, y), axes, true));
+                 : im_add1(im, OP_sqrt, im_sum(im, mul(im, y, y), axes, true));
   Val zero = im_const_like(im, y, 0), is_zero = im_add2(im, OP_eq, norm, zero);
 
   norm = im_where(im, is_zero, im_const_like(im, y, 1), norm);
@@ -206,7 +194,7 @@ bool op_lrn(Import *im, const OnnxNode *n)
   Window w = {.spatial = 1, .group = 1, .kernel = {size}, .stride = {1}, .dilation = {1}};
   w.pad_lo[0] = (size - 1) / 2;
   w.pad_hi[0] = size - 1 - w.pad_lo[0];
-  Val squares = im_reshape_to(im, times(im, y, y), t.dim[0], t.dim[1], im_span(&t, 2, t.rank));
+  Val squares = im_reshape_to(im, mul(im, y, y), t.dim[0], t.dim[1], im_span(&t, 2, t.rank));
   Val sum = im_reshape(im, im_pool(im, OP_pool_sum, squares, &w), t.rank, t.dim);
   Val base = im_op_f(im, OP_add, im_op_f(im, OP_mul, sum, alpha / (double)size), im_float(im, n, "bias", 1));
   return im_out(im, n, 0, im_cast_like(im, im_add2(im, OP_div, y, power_of(im, base, beta)), x));

@@ -5,103 +5,11 @@
  *
  * Source: ONNX LSTM-22, GRU-22, RNN-22. Gates stand in the order i o f c, and z r h. */
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_activation.h"
+#include "frontend/onnx/op_formula.h"
 #include "frontend/onnx/op_product.h"
 
 #include <strings.h>
-
-static Val add(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_add, a, b);
-}
-static Val mul(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
-
-/* ---- activations */
-
-typedef struct {
-  Val (*of)(Import *im, Val x, double a, double b);
-  double a, b;
-} Activation;
-
-static Val act_sigmoid(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return im_add1(im, OP_sigmoid, x);
-}
-static Val act_tanh(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return im_add1(im, OP_tanh, x);
-}
-static Val act_relu(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return im_add1(im, OP_relu, x);
-}
-static Val act_affine(Import *im, Val x, double a, double b)
-{
-  return im_op_f(im, OP_add, im_op_f(im, OP_mul, x, a), b);
-}
-static Val below_zero(Import *im, Val x, Val y) /* y where x < 0, else x */
-{
-  return im_where(im, im_add2(im, OP_lt, x, im_const_like(im, x, 0)), y, x);
-}
-static Val act_leaky_relu(Import *im, Val x, double a, double b)
-{
-  (void)b;
-  return below_zero(im, x, im_op_f(im, OP_mul, x, a));
-}
-static Val act_thresholded_relu(Import *im, Val x, double a, double b)
-{
-  (void)b;
-  return im_where(im, im_gt(im, x, im_const_like(im, x, a)), x, im_const_like(im, x, 0));
-}
-static Val act_scaled_tanh(Import *im, Val x, double a, double b)
-{
-  return im_op_f(im, OP_mul, im_add1(im, OP_tanh, im_op_f(im, OP_mul, x, b)), a);
-}
-static Val act_hard_sigmoid(Import *im, Val x, double a, double b)
-{
-  return im_clip(im, act_affine(im, x, a, b), 0, 1);
-}
-static Val act_elu(Import *im, Val x, double a, double b)
-{
-  (void)b;
-  Val least = im_op_f(im, OP_min, x, 0); /* so that e^x stays finite where it is not used */
-  return below_zero(im, x, im_op_f(im, OP_mul, im_op_f(im, OP_sub, im_add1(im, OP_exp, least), 1), a));
-}
-static Val act_softsign(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  return im_add2(im, OP_div, x, im_op_f(im, OP_add, im_add1(im, OP_abs, x), 1));
-}
-static Val act_softplus(Import *im, Val x, double a, double b)
-{
-  (void)a, (void)b;
-  Val e = im_add1(im, OP_exp, im_add1(im, OP_neg, im_add1(im, OP_abs, x)));
-  return add(im, im_op_f(im, OP_max, x, 0), im_add1(im, OP_log, im_op_f(im, OP_add, e, 1)));
-}
-
-/* takes: how many of alpha and beta; numbers of the node's lists go to those that take them, in order. */
-static const struct {
-  const char *name;
-  Activation act;
-  int takes;
-} activations[] = {
-    {"Affine", {act_affine, 1, 0}, 2},
-    {"Elu", {act_elu, 1, 0}, 1},
-    {"HardSigmoid", {act_hard_sigmoid, 0.2, 0.5}, 2},
-    {"LeakyRelu", {act_leaky_relu, 0.01, 0}, 1},
-    {"Relu", {act_relu, 0, 0}, 0},
-    {"ScaledTanh", {act_scaled_tanh, 1, 1}, 2},
-    {"Sigmoid", {act_sigmoid, 0, 0}, 0},
-    {"Softplus", {act_softplus, 0, 0}, 0},
-    {"Softsign", {act_softsign, 0, 0}, 0},
-    {"Tanh", {act_tanh, 0, 0}, 0},
-    {"ThresholdedRelu", {act_thresholded_relu, 1, 0}, 1},
-};
 
 /* ---- what all three have */
 
@@ -295,17 +203,16 @@ static Memory run_direction(Rnn *r, uint32_t i, Val *y)
 static bool read_activation(Rnn *r, const char *name, Floats alpha, Floats beta, uint32_t *used,
                             Activation *out)
 {
-  for (uint32_t i = 0; i < COUNT(activations); i++) {
-    if (strcasecmp(name, activations[i].name))
-      continue;
-    *out = activations[i].act;
-    if (activations[i].takes > 0 && used[0] < alpha.len)
-      out->a = alpha.data[used[0]++];
-    if (activations[i].takes > 1 && used[1] < beta.len)
-      out->b = beta.data[used[1]++];
-    return true;
-  }
-  return im_fail(r->im, r->n, "activation '%s' is not known", name);
+  const Activation *act = activation_find(name);
+
+  if (!act)
+    return im_fail(r->im, r->n, "activation '%s' is not known", name);
+  *out = *act;
+  if (act->takes > 0 && used[0] < alpha.len)
+    out->a = alpha.data[used[0]++];
+  if (act->takes > 1 && used[1] < beta.len)
+    out->b = beta.data[used[1]++];
+  return true;
 }
 
 static bool read_activations(Rnn *r)

@@ -6,31 +6,12 @@
 #include "frontend/onnx/op_product.h"
 #include "frontend/onnx/op_window.h"
 #include "frontend/onnx/onnx_ops.h"
+#include "frontend/onnx/op_formula.h"
 
 #include <math.h>
 
 enum { TAPS_MAX = 4 };
 
-static Val add(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_add, a, b);
-}
-static Val sub(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_sub, a, b);
-}
-static Val mul(Import *im, Val a, Val b)
-{
-  return im_add2(im, OP_mul, a, b);
-}
-static Val plus(Import *im, Val a, double b)
-{
-  return b == 0 ? a : im_op_f(im, OP_add, a, b);
-}
-static Val times(Import *im, Val a, double b)
-{
-  return b == 1 ? a : im_op_f(im, OP_mul, a, b);
-}
 static Val at_least(Import *im, Val a, double b)
 {
   return im_ge(im, a, im_const_like(im, a, b));
