@@ -361,7 +361,8 @@ static void compare(Arena *a, const char *name, uint64_t seed, const Graph *befo
 
 static Graph *all_of_them(const Graph *g, Err *e)
 {
-  g = pass_products(pass_channels(pass_dce(pass_simplify(g, e), e), e), e);
+  g = pass_channels(pass_dce(pass_simplify(pass_qdq(g, e), e), e), e);
+  g = pass_requant(pass_products(g, e), e);
   return pass_dce(pass_simplify(g, e), e);
 }
 
@@ -370,10 +371,12 @@ Test(dense_passes, random_graphs)
   static const struct {
     const char *name;
     Graph *(*run)(const Graph *g, Err *e);
-  } passes[] = {{"simplify", pass_simplify},
+  } passes[] = {{"qdq", pass_qdq},
+                {"simplify", pass_simplify},
                 {"dce", pass_dce},
                 {"channels", pass_channels},
                 {"products", pass_products},
+                {"requant", pass_requant},
                 {"all", all_of_them}};
   uint32_t saved = 0;
 
