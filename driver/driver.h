@@ -28,6 +28,7 @@ typedef struct {
   OnnxShape shapes[MAX_GIVEN]; /* --shape */
   OnnxFix fixes[MAX_GIVEN];    /* --fix */
   uint32_t n_shapes, n_fixes;
+  Arena texts; /* of these */
 } Options;
 
 /* A model on its way to a program. */

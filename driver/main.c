@@ -159,10 +159,10 @@ static int set_kv(Options *o, const char *value)
   return 0;
 }
 
-/* NAME=1x3x224x224, or N=1 for a symbolic dimension. Its copy lives as long as the process. */
+/* NAME=1x3x224x224, or N=1 for a symbolic dimension. */
 static int set_shape(Options *o, const char *value)
 {
-  char *text = strdup(value), *equals = text ? strrchr(text, '=') : NULL, *p = equals;
+  char *text = arena_strdup(&o->texts, value), *equals = strrchr(text, '='), *p = equals;
   OnnxShape *s = &o->shapes[o->n_shapes];
 
   if (!equals || equals == text || o->n_shapes == MAX_GIVEN)
@@ -183,7 +183,7 @@ static int set_shape(Options *o, const char *value)
 
 static int set_fix(Options *o, const char *value)
 {
-  char *text = strdup(value), *equals = text ? strchr(text, '=') : NULL;
+  char *text = arena_strdup(&o->texts, value), *equals = strchr(text, '=');
 
   if (!equals || equals == text || !equals[1] || o->n_fixes == MAX_GIVEN)
     return wrong("--fix takes NAME=VALUE[,VALUE...], not", value);
@@ -496,15 +496,14 @@ static int list(int argc, char **argv, int (*print)(void))
   return argc > 2 ? wrong("not expected:", argv[2]) : print();
 }
 
-static int command(int argc, char **argv)
+static int command(Options *o, int argc, char **argv)
 {
-  Options o = {.cpu = NULL, .opt_level = 2, .prefill_tokens = 96, .kv = -1};
   const char *name = argc > 1 ? argv[1] : "";
 
   if (!strcmp(name, "run"))
-    return run(&o, argc - 1, argv + 1);
+    return run(o, argc - 1, argv + 1);
   if (!strcmp(name, "verify"))
-    return verify(&o, argc - 1, argv + 1);
+    return verify(o, argc - 1, argv + 1);
   if (!strcmp(name, "inspect"))
     return cmd_inspect(argc - 1, argv + 1);
   if (!strcmp(name, "targets"))
@@ -513,15 +512,18 @@ static int command(int argc, char **argv)
     return list(argc, argv, list_ops);
   if (!strcmp(name, "passes"))
     return list(argc, argv, list_passes);
-  int status = parse_compile(&o, argc, argv);
-  return status < 0 ? 0 : status ? status : cmd_compile(&o);
+  int status = parse_compile(o, argc, argv);
+  return status < 0 ? 0 : status ? status : cmd_compile(o);
 }
 
 int main(int argc, char **argv)
 {
+  Options o = {.cpu = NULL, .opt_level = 2, .prefill_tokens = 96, .kv = -1};
+
   fill_standard_files();
   catch_signals();
-  int status = command(argc, argv);
+  int status = command(&o, argc, argv);
+  arena_free(&o.texts);
   if ((fflush(stdout) || ferror(stdout)) && !status) {
     fprintf(stderr, "micc: cannot write to standard output: %s\n", strerror(errno));
     status = 1;

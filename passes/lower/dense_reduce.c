@@ -235,12 +235,12 @@ static KVal reduce_each(Reduce *r, void *ctx, DenseIndex at, unsigned lanes)
 static KVal reduce_nest(Reduce *r, uint32_t level, unsigned lanes)
 {
   Kernel *k = r->k;
-  const DenseLoop *l = &r->loops.loop[level];
 
   if (level == UINT32_MAX) {
     r->at.lanes = lanes;
     return input(r);
   }
+  const DenseLoop *l = &r->loops.loop[level];
   if (!l->special)
     return reduce_nest(r, level - 1, lanes);
   if (level == 0 && !lanes_stay(r))
