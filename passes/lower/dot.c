@@ -12,8 +12,10 @@ DotPlan lower_dot_plan(const Target *t, DType codes)
   return safe ? (DotPlan){DOT2, safe} : (DotPlan){DOT2W, 0};
 }
 
-static void dot_flush(Kernel *k, Dot *d)
+void lower_dot_flush(Lower *l, Dot *d)
 {
+  Kernel *k = l->k;
+
   if (!d->in16)
     return;
   KType t = kernel_node(k, d->sum16)->type;
@@ -49,7 +51,7 @@ void lower_dot_group(Lower *l, DotPlan plan, Dot *d, KVal code, KVal x)
       d->sum16 = k_int(k, i16, 0);
     d->sum16 = k_dot(k, K_dot2, d->sum16, code, x);
     if (++d->in16 == plan.safe)
-      dot_flush(k, d);
+      lower_dot_flush(l, d);
     break;
   case DOT2W: {
     KVal s = k_dot(k, K_dot2w, d->sum32, k_bitcast(k, i16, even16(k, code, false)), even16(k, x, true));
@@ -61,6 +63,6 @@ void lower_dot_group(Lower *l, DotPlan plan, Dot *d, KVal code, KVal x)
 
 KVal lower_dot_done(Lower *l, DotPlan plan, Dot *d, KVal correct)
 {
-  dot_flush(l->k, d);
+  lower_dot_flush(l, d);
   return plan.kind == DOT2 && correct ? k_op2(l->k, K_add, d->sum32, correct) : d->sum32;
 }

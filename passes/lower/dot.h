@@ -26,6 +26,9 @@ DotPlan lower_dot_plan(const Target *t, DType codes);
 /* Adds the products of one group. code: u8, x: i8, four for each lane of the sum. */
 void lower_dot_group(Lower *l, DotPlan plan, Dot *d, KVal code, KVal x);
 
+/* Widens what is in 16 bits, if there is something, and adds it. */
+void lower_dot_flush(Lower *l, Dot *d);
+
 /* The sum, i32. `correct` (0: none) is what a DOT2 sum could not start with. */
 KVal lower_dot_done(Lower *l, DotPlan plan, Dot *d, KVal correct);
 

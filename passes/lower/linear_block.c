@@ -6,14 +6,15 @@
  *
  * What is done for each token, vector and run but the integer products is kept to two multiply-adds (three with a minimum):
  * sums start with a number that the activations' producer has stored (see lower.h), which makes zero zero and the sum's
- * bits a float. */
+ * bits a float. Where pairs are summed in 16 bits, codes of 8 bits, too large for that, are unpacked to nibbles. */
 #include "passes/lower/dot.h"
 #include "passes/lower/linear.h"
 #include "passes/lower/panel.h"
 
 #include <assert.h>
 
-enum { FOURS = QBLOCK / 4, MAX_RUNS = 2 };
+enum { FOURS = QBLOCK / 4, MAX_RUNS = 2, MAX_PLANES = 2, NIBBLE = 4, LOOP_FOURS = 2 };
+enum { MAX_SUMS = MAX_PLANES * MAX_TILE * MAX_VEC };
 
 /* A matrix and its activations. */
 typedef struct {
@@ -23,7 +24,8 @@ typedef struct {
   Q8a act;
   unsigned runs; /* of a group of 32 columns */
   bool unpacked;
-  int shift; /* of unpacked codes */
+  unsigned planes; /* of unpacked codes: 2 if low and high nibbles are apart */
+  int shift;       /* of unpacked codes */
 } Block;
 
 /* A run, or group, of the loop. Where its first token's activations, sums and scales are: */
@@ -71,6 +73,7 @@ static Block block_of(const Linear *c, DType t)
 {
   return (Block){.dtype = t,
                  .plan = lower_dot_plan(c->l->target, t),
+                 .planes = 1,
                  .runs = panel_spec(t)->sub == QBLOCK / MAX_RUNS ? MAX_RUNS : 1};
 }
 
@@ -128,33 +131,104 @@ static KVal scaled(const Linear *c, KVal sum, KVal scale)
   return k_fma(k, k_bitcast(k, linear_vec(c, KE_f32, 1), sum), scale, off);
 }
 
+/* The integer sums of a run: [plane][token][vector]. */
+typedef struct {
+  Dot v[MAX_PLANES][MAX_TILE][MAX_VEC];
+} Dots;
+
+/* The products of four columns. */
+static void four_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
+{
+  KVal code[MAX_PLANES][MAX_VEC];
+
+  for (unsigned p = 0; p < b->planes; p++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      code[p][i] = run_codes(c, b, r, i, b->planes * n + p);
+  for (unsigned m = 0; m < c->tile; m++) {
+    KVal x = act_dword(c, b, r->column, m, n);
+    for (unsigned p = 0; p < b->planes; p++)
+      for (unsigned i = 0; i < c->vecs; i++)
+        lower_dot_group(c->l, b->plan, &d->v[p][m][i], code[p][i], x);
+  }
+}
+
+static uint32_t dots_in_use(const Linear *c, const Block *b, Dots *d, Dot **list)
+{
+  uint32_t n = 0;
+
+  for (unsigned p = 0; p < b->planes; p++)
+    for (unsigned m = 0; m < c->tile; m++)
+      for (unsigned i = 0; i < c->vecs; i++)
+        list[n++] = &d->v[p][m][i];
+  return n;
+}
+
+/* `n` fours, as many as may be added in 16 bits, from `first` on. */
+static void looped_fours(const Linear *c, const Block *b, const Run *r, unsigned first, unsigned n, Dots *d)
+{
+  Kernel *k = c->l->k;
+  KVal zero = k_int(k, linear_vec(c, KE_i16, 2), 0), carry[MAX_SUMS], next[MAX_SUMS];
+  Dot *sum[MAX_SUMS];
+  uint32_t sums = dots_in_use(c, b, d, sum);
+  Run now = *r;
+
+  for (uint32_t i = 0; i < sums; i++)
+    lower_dot_flush(c->l, sum[i]);
+  KVal j = k_loop(k, k_idx(k, first), k_idx(k, first + n), LOOP_FOURS);
+  for (uint32_t i = 0; i < sums; i++)
+    *sum[i] = (Dot){sum[i]->sum32, carry[i] = k_carry(k, zero), 1};
+  now.codes = idx_add(k, r->codes, idx_mul(k, j, b->planes * PANEL_ROWS));
+  now.column = idx_add(k, r->column, idx_mul(k, j, 4));
+  for (unsigned u = 0; u < LOOP_FOURS; u++)
+    four_sums(c, b, &now, u, d);
+  for (uint32_t i = 0; i < sums; i++) {
+    next[i] = sum[i]->sum16;
+    sum[i]->sum16 = carry[i];
+  }
+  k_end(k, next, sums);
+}
+
+/* Sums in 16 bits are made in loops: unrolled, LLVM takes one token after the other, and keeps codes for the next in registers
+ * that there are not. */
+static void all_fours(const Linear *c, const Block *b, const Run *r, Dots *d)
+{
+  unsigned fours = FOURS / b->runs, safe = (unsigned)b->plan.safe / LOOP_FOURS * LOOP_FOURS;
+
+  if (b->unpacked && b->plan.kind == DOT2 && safe > LOOP_FOURS) {
+    for (unsigned n = 0; n < fours; n += safe)
+      looped_fours(c, b, r, n, fours - n < safe ? fours - n : safe, d);
+    return;
+  }
+  for (unsigned n = 0; n < fours; n++)
+    four_sums(c, b, r, r->first + n, d);
+}
+
+/* The sum of both planes. A 16-bit sum could not begin with `start`. */
+static KVal whole_sum(const Linear *c, const Block *b, Dots *d, unsigned m, unsigned i, KVal start)
+{
+  Kernel *k = c->l->k;
+
+  if (b->planes > 1)
+    start = add(k, start, k_shift(k, K_shl, lower_dot_done(c->l, b->plan, &d->v[1][m][i], 0), NIBBLE));
+  return lower_dot_done(c->l, b->plan, &d->v[0][m][i], start);
+}
+
 static void run_sums(const Linear *c, const Block *b, const Run *r, Sums *s)
 {
   Kernel *k = c->l->k;
   KVal start[MAX_TILE];
-  Dot dot[MAX_TILE][MAX_VEC] = {{{0}}};
+  Dots d = {0};
 
   for (unsigned m = 0; m < c->tile; m++) {
     start[m] = start_sum(c, b, r, m);
     for (unsigned i = 0; i < c->vecs && b->plan.kind != DOT2; i++)
-      dot[m][i].sum32 = start[m];
+      d.v[0][m][i].sum32 = start[m];
   }
-  for (unsigned n = 0; n < FOURS / b->runs; n++) {
-    KVal code[MAX_VEC];
-    for (unsigned i = 0; i < c->vecs; i++)
-      code[i] = run_codes(c, b, r, i, r->first + n);
-    for (unsigned m = 0; m < c->tile; m++) {
-      KVal x = act_dword(c, b, r->column, m, r->first + n);
-      for (unsigned i = 0; i < c->vecs; i++)
-        lower_dot_group(c->l, b->plan, &dot[m][i], code[i], x);
-    }
-  }
+  all_fours(c, b, r, &d);
   for (unsigned m = 0; m < c->tile; m++) {
     KVal xs = act_float(c, b, b->act.scale, r->group, m);
-    for (unsigned i = 0; i < c->vecs; i++) {
-      KVal sum = lower_dot_done(c->l, b->plan, &dot[m][i], start[m]);
-      s->v[m][i] = k_fma(k, scaled(c, sum, r->scale[i]), xs, s->v[m][i]);
-    }
+    for (unsigned i = 0; i < c->vecs; i++)
+      s->v[m][i] = k_fma(k, scaled(c, whole_sum(c, b, &d, m, i, start[m]), r->scale[i]), xs, s->v[m][i]);
   }
 }
 
@@ -284,20 +358,35 @@ void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out)
 
 static int64_t run_floats(const Block *b)
 {
-  return (FOURS / b->runs + 1 + has_min(b->dtype)) * PANEL_ROWS;
+  return (b->planes * FOURS / b->runs + 1 + has_min(b->dtype)) * PANEL_ROWS;
 }
 
 static Block unpacked_block(const Linear *c, DType t)
 {
   Block b = block_of(c, t);
   b.shift = code_shift(c, t);
+  if (b.plan.kind == DOT2W) { /* nibbles may be added in 16 bits */
+    b.planes = 2;
+    b.plan = lower_dot_plan(c->l->target, DT_Q4_0);
+  }
   return b;
 }
 
 int64_t linear_unpacked_floats(const Linear *c, DType t, int64_t columns)
 {
-  Block b = block_of(c, t);
+  Block b = unpacked_block(c, t);
   return columns / QBLOCK * b.runs * run_floats(&b);
+}
+
+/* What a plane has of a code: the second has the high nibble. */
+static KVal plane_code(const Linear *c, const Block *b, KVal code, unsigned plane)
+{
+  Kernel *k = c->l->k;
+
+  if (b->planes == 1)
+    return b->shift ? k_shift(k, K_shl, code, b->shift) : code;
+  return plane ? k_shift(k, K_shr, code, NIBBLE)
+               : k_op2(k, K_and, code, k_int(k, kernel_node(k, code)->type, (1 << NIBBLE) - 1));
 }
 
 /* Scales grow smaller by as much as codes grow. */
@@ -305,13 +394,15 @@ static void unpack_run(const Linear *c, const Block *b, const Run *r, KVal at)
 {
   Kernel *k = c->l->k;
   uint16_t to = linear_scratch(c);
-  int64_t scales = FOURS / b->runs * PANEL_ROWS;
+  unsigned fours = FOURS / b->runs;
+  int64_t scales = b->planes * fours * PANEL_ROWS;
   KVal small = k_flt(k, c->lanes, 1.0 / (1 << b->shift));
 
   for (unsigned i = 0; i < c->vecs; i++) {
-    for (unsigned n = 0; n < FOURS / b->runs; n++) {
+    for (unsigned n = 0; n < fours; n++) {
       KVal code = run_codes(c, b, r, i, r->first + n);
-      k_store(k, to, at, n * PANEL_ROWS + i * c->lanes, b->shift ? k_shift(k, K_shl, code, b->shift) : code);
+      for (unsigned p = 0; p < b->planes; p++)
+        k_store(k, to, at, (n * b->planes + p) * PANEL_ROWS + i * c->lanes, plane_code(c, b, code, p));
     }
     k_store(k, to, at, scales + i * c->lanes, b->shift ? mul(k, r->scale[i], small) : r->scale[i]);
     if (has_min(b->dtype))
@@ -344,7 +435,7 @@ static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
 {
   Kernel *k = c->l->k;
   uint16_t from = linear_scratch(c);
-  int64_t scales = FOURS / b->runs * PANEL_ROWS;
+  int64_t scales = b->planes * FOURS / b->runs * PANEL_ROWS;
   KVal row = mul(k, c->token, c->groups);
   KVal group = b->runs == 1 ? j : k_op2(k, K_div, j, k_idx(k, b->runs));
   Run r = {.run = idx_add(k, idx_mul(k, row, b->runs), j),
