@@ -30,6 +30,7 @@ typedef struct {
   Val base; /* codes, u8 or i8, in the new graph; 0: the value is no such thing */
   int zero;
   double scale; /* 0: none */
+  Val dynamic;  /* i32, in the new graph: a zero point that is computed, taken off too; 0: none */
 } Codes;
 
 typedef struct {
@@ -90,7 +91,13 @@ static bool is_code_type(DType t)
   return t == DT_I8 || t == DT_U8;
 }
 
+/* Codes with a zero point that is computed are for products alone. */
 static const Codes *codes_of(const Qdq *q, Val v)
+{
+  return q->codes[v].base && !q->codes[v].dynamic ? &q->codes[v] : NULL;
+}
+
+static const Codes *operand_codes(const Qdq *q, Val v)
 {
   return q->codes[v].base ? &q->codes[v] : NULL;
 }
@@ -99,7 +106,7 @@ static bool note(Qdq *q, Val v, Val base, int zero, double scale)
 {
   if (!graph_node(q->r.to, base)->from)
     graph_node(q->r.to, base)->from = old_node(q, v)->from;
-  q->codes[v] = (Codes){base, zero, scale};
+  q->codes[v] = (Codes){base, zero, scale, 0};
   return true;
 }
 
@@ -123,6 +130,8 @@ static Val value_of(Qdq *q, const Codes *c, DType t)
   Val v = emit_cast(q, c->base, t, OP_cast);
   if (c->zero)
     v = emit2(q, OP_sub, v, emit_scalar(q, t, c->zero));
+  if (c->dynamic)
+    v = emit2(q, OP_sub, v, c->dynamic);
   return c->scale != 0 ? emit2(q, OP_mul, v, emit_scalar(q, t, c->scale)) : v;
 }
 
@@ -359,6 +368,22 @@ static Val emit_bias(Qdq *q, const Weights *w, int zero, const Tensor *bias)
   return v;
 }
 
+/* Less what a computed zero point adds. */
+static Val less_dynamic(Qdq *q, Val sum, const Weights *w, const Codes *x)
+{
+  Arena tmp = {0};
+  Type type = type_of(DT_I32, 1, &w->outputs);
+  Tensor t = tensor_new(&tmp, &type);
+
+  if (!x->dynamic)
+    return sum;
+  for (int64_t o = 0; o < w->outputs; o++)
+    tensor_set_int(&t, o, w->total[o]);
+  Val totals = constant_add(q->r.to, "totals", &t, false);
+  arena_free(&tmp);
+  return emit2(q, OP_sub, sum, emit2(q, OP_mul, totals, x->dynamic));
+}
+
 /* The f32 value of sums of integers that stand for (codes - zero) * weights. */
 static Val emit_scale(Qdq *q, Val sum, double x, const Weights *w)
 {
@@ -375,7 +400,7 @@ static Val emit_scale(Qdq *q, Val sum, double x, const Weights *w)
 }
 
 /* Places outside x are 0, whose code is the zero point. */
-static Val emit_padding(Qdq *q, Val x, int zero, Window *w)
+static Val emit_padding(Qdq *q, Val x, const Codes *c, Window *w)
 {
   Type type = *new_type(q, x);
   Attr attr = {0};
@@ -387,14 +412,18 @@ static Val emit_padding(Qdq *q, Val x, int zero, Window *w)
     any = any || w->pad_lo[i] || w->pad_hi[i];
     w->pad_lo[i] = w->pad_hi[i] = 0;
   }
-  return any ? emit(q, OP_pad, (Val[]){x, emit_scalar(q, type.dtype, zero)}, 2, attr, &type) : x;
+  if (!any)
+    return x;
+  Val zero = c->dynamic ? emit_cast(q, c->dynamic, type.dtype, OP_cast) : emit_scalar(q, type.dtype, c->zero);
+  return emit(q, OP_pad, (Val[]){x, zero}, 2, attr, &type);
 }
 
 /* Operand 0 with its codes as u8, if a product with these weights is one of bytes. */
 static bool product_operand(const Qdq *q, Val v, const Weights *w, const Codes **x)
 {
-  *x = codes_of(q, old_in(q, v, 0));
-  return *x && ((*x)->scale != 0) == (w->scale != NULL) && type_count(old_type(q, v)) > 0 &&
+  *x = operand_codes(q, old_in(q, v, 0));
+  return *x && (!(*x)->dynamic || new_type(q, (*x)->base)->dtype == DT_U8) &&
+         ((*x)->scale != 0) == (w->scale != NULL) && type_count(old_type(q, v)) > 0 &&
          is_code_type(new_type(q, (*x)->base)->dtype) && (*x)->zero >= 0 - I8_SHIFT && (*x)->zero <= 255;
 }
 
@@ -418,10 +447,10 @@ static bool conv_of_codes(Qdq *q, Val v, const Weights *w, Arena *tmp)
   Codes u = as_u8(q, x);
   if (!holds(q, u.base, u.zero))
     return false;
-  in[0] = emit_padding(q, u.base, u.zero, &attr.window);
+  in[0] = emit_padding(q, u.base, &u, &attr.window);
   in[1] = constant_weight(q->r.to, "codes", &w->code, false);
   in[2] = emit_bias(q, w, u.zero, whole ? &more : NULL);
-  Val y = emit(q, OP_conv, in, in[2] ? 3 : 2, attr, NULL);
+  Val y = less_dynamic(q, emit(q, OP_conv, in, in[2] ? 3 : 2, attr, NULL), w, &u);
   if (w->scale)
     y = emit_scale(q, y, u.scale, w);
   q->r.map[v] = bias && !whole ? emit2(q, OP_add, y, plain(q, bias)) : y;
@@ -437,7 +466,7 @@ static bool linear_of_codes(Qdq *q, Val v, const Weights *w)
   Codes u = as_u8(q, x);
   Val codes = constant_weight(q->r.to, "codes", &w->code, false), bias = emit_bias(q, w, u.zero, NULL);
   Val y = emit2(q, OP_linear, u.base, codes);
-  y = bias ? emit2(q, OP_add, y, bias) : y;
+  y = less_dynamic(q, bias ? emit2(q, OP_add, y, bias) : y, w, &u);
   q->r.map[v] = w->scale ? emit_scale(q, y, u.scale, w) : y;
   return true;
 }
@@ -455,7 +484,7 @@ static bool do_product(Qdq *q, Val v)
   Weights w;
   bool ok = false;
 
-  if (!codes_of(q, old_in(q, v, 0)) || (n->op == OP_matmul && !one_matrix(q, v)))
+  if (!operand_codes(q, old_in(q, v, 0)) || (n->op == OP_matmul && !one_matrix(q, v)))
     return false;
   if (read_weights(q, old_in(q, v, 1), n->op == OP_matmul, &tmp, &w))
     ok = n->op == OP_conv ? conv_of_codes(q, v, &w, &tmp) : linear_of_codes(q, v, &w);
@@ -501,7 +530,7 @@ static bool sum_of_places(Qdq *q, Val v, const Codes *x, int64_t places)
 {
   Window w = old_node(q, v)->attr.window;
   Codes at = {.zero = x->zero, .scale = x->scale};
-  Val base = emit_padding(q, x->base, x->zero, &w), sum = 0;
+  Val base = emit_padding(q, x->base, x, &w), sum = 0;
 
   for (int64_t i = 0; i < places; i++) {
     at.base = emit_place(q, base, i, &w, old_type(q, v));
@@ -574,6 +603,29 @@ static bool do_sub(Qdq *q, Val v)
       z != rint(z) || fabs(z) > 255 || abs(c->zero) > 255)
     return false;
   return note(q, v, c->base, c->zero + (int)z, 0);
+}
+
+/* What DynamicQuantizeLinear gives: one zero point, known when it runs. */
+static bool do_dynamic_sub(Qdq *q, Val v)
+{
+  Val zero = old_in(q, v, 1);
+  const Codes *c = codes_of(q, old_in(q, v, 0));
+  Type scalar = {.dtype = DT_I32};
+
+  if (!c || c->scale != 0 || c->zero || old_type(q, v)->dtype != DT_I32 ||
+      type_count(old_type(q, zero)) != 1 || !type_eq(old_type(q, v), old_type(q, old_in(q, v, 0))))
+    return false;
+  Val d = plain(q, zero);
+  if (new_type(q, d)->rank)
+    d = emit(q, OP_reshape, &d, 1, (Attr){0}, &scalar);
+  note(q, v, c->base, 0, 0);
+  q->codes[v].dynamic = d;
+  return true;
+}
+
+static bool do_shift(Qdq *q, Val v)
+{
+  return do_sub(q, v) || do_dynamic_sub(q, v);
 }
 
 static bool do_mul(Qdq *q, Val v)
@@ -714,7 +766,7 @@ typedef bool Handler(Qdq *q, Val v);
 
 static Handler *const handlers[OP_COUNT] = {
     [OP_cast] = do_casts,
-    [OP_sub] = do_sub,
+    [OP_sub] = do_shift,
     [OP_mul] = do_mul,
     [OP_reshape] = do_movement,
     [OP_transpose] = do_movement,
