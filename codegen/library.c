@@ -119,8 +119,56 @@ static const char *note_of(DType t)
   case DT_F16: return " IEEE binary16 bits,";
   case DT_BF16: return " bfloat16 bits,";
   case DT_BOOL: return " 0 or 1,";
+  case DT_I4: return " -8 to 7,";
+  case DT_U4: return " 0 to 15,";
+  case DT_I2: return " -2 to 1,";
+  case DT_U2: return " 0 to 3,";
   default: return dtype_info[t].kind == DK_FLOAT8 ? " codes," : "";
   }
+}
+
+/* ---- the range that a value's last operation gives it */
+
+static Val output_node(const Graph *g, uint32_t n)
+{
+  for (Val v = 1; v < g->nodes.len; v++)
+    if (graph_node(g, v)->op == OP_output && !n--)
+      return v;
+  return 0;
+}
+
+static const char *range_of(const Graph *g, Val v)
+{
+  for (;;) {
+    switch (graph_node(g, v)->op) {
+    case OP_output:
+    case OP_reshape:
+    case OP_transpose:
+    case OP_slice: v = graph_in(g, v, 0); continue;
+    case OP_sigmoid:
+    case OP_softmax: return " from 0 to 1,";
+    case OP_tanh:
+    case OP_sin:
+    case OP_cos:
+    case OP_erf: return " from -1 to 1,";
+    case OP_relu:
+    case OP_abs:
+    case OP_exp:
+    case OP_sqrt: return " 0 or more,";
+    default: return "";
+    }
+  }
+}
+
+static const char *range_note(const Library *l, const LibraryIo *io)
+{
+  const Graph *g = l->prog->module->graphs.data[0];
+  uint32_t n = 0;
+
+  for (const LibraryIo *other = l->ios; other < io; other++)
+    n += other->output;
+  Val v = io->output ? output_node(g, n) : 0;
+  return v && dtype_info[io->io->type.dtype].kind == DK_FLOAT ? range_of(g, v) : "";
 }
 
 /* A name from the model within a comment. */
@@ -130,15 +178,15 @@ static void comment_text(Text *out, const char *s)
     text_add(out, (unsigned char)*s < 32 || *s == '*' || *s == 127 ? "_" : s, 1);
 }
 
-static void field(const LibraryIo *io, Text *out)
+static void field(const Library *l, const LibraryIo *io, Text *out)
 {
   const Type *t = &io->io->type;
 
   text_printf(out, "  %s%s *%s; /* ", io->output ? "" : "const ", c_type(t->dtype), io->name);
   for (uint32_t d = 0; d < t->rank; d++)
     text_printf(out, "[%lld]", (long long)t->dim[d]);
-  text_printf(out, "%s%s row-major; %s \"", t->rank ? "" : "one value,", note_of(t->dtype),
-              io->output ? "output" : "input");
+  text_printf(out, "%s%s%s row-major; %s \"", t->rank ? "" : "one value,", note_of(t->dtype),
+              range_note(l, io), io->output ? "output" : "input");
   comment_text(out, io->io->name);
   text_printf(out, "\" */\n");
 }
@@ -179,7 +227,7 @@ void library_header(const Library *l, Text *out)
       "hold does not matter */\n",
       l->name, l->upper);
   for (uint32_t i = 0; i < l->n_ios; i++)
-    field(&l->ios[i], out);
+    field(l, &l->ios[i], out);
   text_printf(out,
               "} %s_context;\n\n/* Runs the model once: reads the inputs, writes the outputs, which may lie "
               "at any address. "

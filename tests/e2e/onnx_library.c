@@ -126,6 +126,8 @@ static void test_header(void)
             strstr(b.data, "int64_t *scores_a_2; /* [1] row-major; output \"scores_a\" */") &&
             strstr(b.data, "uint8_t *int_;"),
         "names become identifiers of C, each its own");
+  tally(strstr(b.data, "float *scores_a; /* [1][5] from 0 to 1, row-major; output \"scores/a\" */") != NULL,
+        "a range that is known is stated");
   tally(strstr(b.data, "#define TINY_ARENA_BYTES ") && strstr(b.data, "#define TINY_WEIGHT_BYTES ") &&
             strstr(b.data, " *   source: tiny.onnx\n") && strstr(b.data, " *   license: Apache-2.0"),
         "the header states memory and source");
