@@ -32,13 +32,10 @@ static const char usage[] =
     "  --fix=NAME=1,2    an ONNX input that is constant in the program\n"
     "  --kv=TYPE         keys and values in f32, f16 or q8_0 (default: f16, but f32 if all matrices are)\n"
     "  --head=KIND       of large q8_0 heads: planes (default; reads two thirds of it) or whole\n"
-    "  --backend=KIND    of run and verify: llvm (default) or tcc\n"
-    "  --oracle          of run: through the interpreter of the graph, slow and plain\n"
+    "  --backend=KIND    of run and verify: llvm (default) or tcc; --oracle of run: interpret the graph\n"
     "  --case=DIR        of verify: holds input_N and, if there are any, output_N, each .npy or .pb\n"
-    "  --rtol=X, --atol=X, --steps=N   of verify: an element may be off by that part of it, by that\n"
-    "                    number, or by so many steps if it is quantised (default: 1e-3, 1e-4, 1)\n"
-    "  --print-after=P   print what pass P leaves, or all; micc passes lists them\n"
-    "  --time-passes     print how long each pass takes\n"
+    "  --rtol, --atol, --steps=X   of verify: how far elements may be off (1e-3, 1e-4, 1 quantised step)\n"
+    "  --print-after=P   print what pass P leaves, or all; --time-passes: how long each takes\n"
     "  -v, --verbose     sizes and times;  --version;  -h, --help\n";
 
 enum {
