@@ -269,8 +269,10 @@ static const Weight *weight_of(const Simplify *s, const Node *n)
 static uint64_t hash_node(const Simplify *s, const Node *n)
 {
   const Weight *w = weight_of(s, n);
-  uint64_t h = hash_bytes(s->r.to->edges.data + n->in.first, n->in.count * sizeof(Val), (uint64_t)n->op);
+  uint64_t h = (uint64_t)n->op;
 
+  if (n->in.count) /* else there may be no edges at all */
+    h = hash_bytes(s->r.to->edges.data + n->in.first, n->in.count * sizeof(Val), h);
   h = hash_bytes(n->type.dim, n->type.rank * sizeof n->type.dim[0], h + (uint64_t)n->type.dtype);
   if (w)
     return hash_bytes(w->data, w->bytes < 4096 ? w->bytes : 4096, h);
