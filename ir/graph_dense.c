@@ -345,8 +345,9 @@ bool rule_dense_conv(const Rule *r)
   DType sum = sum_type(x->dtype);
   if (r->n_in == 3 &&
       (rule_in(r, 2)->dtype != sum || rule_in(r, 2)->rank != 1 || rule_in(r, 2)->dim[0] != out))
-    return rule_bad_input(r, 2, arena_printf(r->g->module->arena, "a bias of %s for each output channel",
-                                             dtype_info[sum].name));
+    return rule_bad_input(
+        r, 2,
+        arena_printf(r->g->module->arena, "a bias of %s for each output channel", dtype_info[sum].name));
   if (!slide(r))
     return false;
   r->out->dtype = sum;

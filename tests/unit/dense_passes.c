@@ -371,12 +371,8 @@ Test(dense_passes, random_graphs)
   static const struct {
     const char *name;
     Graph *(*run)(const Graph *g, Err *e);
-  } passes[] = {{"qdq", pass_qdq},
-                {"simplify", pass_simplify},
-                {"dce", pass_dce},
-                {"channels", pass_channels},
-                {"products", pass_products},
-                {"requant", pass_requant},
+  } passes[] = {{"qdq", pass_qdq},           {"simplify", pass_simplify}, {"dce", pass_dce},
+                {"channels", pass_channels}, {"products", pass_products}, {"requant", pass_requant},
                 {"all", all_of_them}};
   uint32_t saved = 0;
 
