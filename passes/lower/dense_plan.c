@@ -213,6 +213,15 @@ static void begin_group(Plan *p, Val v)
   p->spread[v] = 0;
 }
 
+/* Where elements become bytes: what is read elsewhere than where it is computed had better be these. */
+static bool makes_bytes(const Plan *p, Val v)
+{
+  const Node *n = graph_node(p->g, v);
+
+  return n->op == OP_cast && (n->type.dtype == DT_U8 || n->type.dtype == DT_I8) &&
+         dtype_info[type_at(p, graph_in(p->g, v, 0))->dtype].bytes > 1;
+}
+
 /* Whether a node may join the group of its readers. */
 static bool joins(const Plan *p, Val v)
 {
@@ -223,6 +232,8 @@ static bool joins(const Plan *p, Val v)
       p->operands[group] - 1 + operands_of(p, v) > MAX_OPERANDS)
     return false;
   if (p->spread[v] && dense_cost(n->op, n->type.dtype) > MAX_REPEATED_COST)
+    return false;
+  if (p->moved[v] && makes_bytes(p, v))
     return false;
   if (dense_is_elementwise(n->op))
     return true;
