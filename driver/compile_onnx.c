@@ -106,7 +106,7 @@ static void add_precision(const Compile *c, Text *t)
 
   for (uint32_t i = 0; i < p->items.len; i++) {
     const Item *item = &p->items.data[i];
-    DType d = item->layout == LAYOUT_RAW ? DT_F32 : c->module->weights.data[item->weight].type.dtype;
+    DType d = item->layout == LAYOUT_RAW ? item->type : c->module->weights.data[item->weight].type.dtype;
     bytes[d] += p->buffers.data[item->buffer].bytes;
     total += p->buffers.data[item->buffer].bytes;
   }

@@ -70,6 +70,7 @@ typedef struct {
   Layout layout;
   uint32_t weight;  /* index in the module; RAW: unused */
   const void *data; /* RAW */
+  DType type;       /* RAW: of its elements */
   uint32_t buffer;
 } Item;
 

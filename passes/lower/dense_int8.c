@@ -465,7 +465,7 @@ static uint32_t pack(const Int8 *c, const Weight *weight)
       pack_run(c, (const int8_t *)weight->data + (o * c->runs + r) * c->run,
                data + (o / PANEL_ROWS * c->runs + r) * run_bytes, o % PANEL_ROWS);
   uint32_t b = program_buffer(l->prog, SPACE_WEIGHTS, weight->name, bytes);
-  *PUSH(l->arena, l->prog->items) = (Item){.layout = LAYOUT_RAW, .data = data, .buffer = b};
+  *PUSH(l->arena, l->prog->items) = (Item){.layout = LAYOUT_RAW, .data = data, .type = DT_I8, .buffer = b};
   return b;
 }
 
