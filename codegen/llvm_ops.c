@@ -9,7 +9,7 @@
 
 /* ---- types */
 
-LLVMTypeRef llvm_elem(const Printer *p, KElem e)
+static LLVMTypeRef elem_type(const Printer *p, KElem e)
 {
   switch (e) {
   case KE_bool: return LLVMInt1TypeInContext(p->ctx);
@@ -26,7 +26,7 @@ LLVMTypeRef llvm_lanes(LLVMTypeRef elem, unsigned lanes)
 
 LLVMTypeRef llvm_type(const Printer *p, KType t)
 {
-  return llvm_lanes(llvm_elem(p, t.elem), t.lanes);
+  return llvm_lanes(elem_type(p, t.elem), t.lanes);
 }
 
 /* ---- values */
@@ -44,12 +44,12 @@ static LLVMValueRef same_lanes(LLVMValueRef v, unsigned lanes)
 
 LLVMValueRef llvm_const(const Printer *p, KType t, int64_t i)
 {
-  return same_lanes(LLVMConstInt(llvm_elem(p, t.elem), (uint64_t)i, true), t.lanes);
+  return same_lanes(LLVMConstInt(elem_type(p, t.elem), (uint64_t)i, true), t.lanes);
 }
 
 LLVMValueRef llvm_const_real(const Printer *p, KType t, double f)
 {
-  return same_lanes(LLVMConstReal(llvm_elem(p, t.elem), f), t.lanes);
+  return same_lanes(LLVMConstReal(elem_type(p, t.elem), f), t.lanes);
 }
 
 LLVMValueRef llvm_intrinsic(const Printer *p, const char *name, LLVMTypeRef overload, LLVMValueRef *in,
@@ -285,7 +285,7 @@ static LLVMValueRef print_lane(Printer *p, const KNode *n, const Row *row)
 
   (void)row;
   for (unsigned i = 0; i < n->type.lanes; i++)
-    lane[i] = LLVMConstInt(llvm_elem(p, n->type.elem), i, false);
+    lane[i] = LLVMConstInt(elem_type(p, n->type.elem), i, false);
   return n->type.lanes == 1 ? lane[0] : LLVMConstVector(lane, n->type.lanes);
 }
 

@@ -38,7 +38,6 @@ LLVMValueRef llvm_print_kernel(Printer *p, const Kernel *k);
 
 /* ---- types: f16 and bf16 are held as i16, since all that is done with them is to move and to convert them */
 LLVMTypeRef llvm_type(const Printer *p, KType t);
-LLVMTypeRef llvm_elem(const Printer *p, KElem e);
 LLVMTypeRef llvm_lanes(LLVMTypeRef elem, unsigned lanes);
 
 /* ---- values */

@@ -236,16 +236,3 @@ KVal k_reduce(Kernel *k, KOp op, KVal v)
   KType t = vtype(k, v);
   return t.lanes == 1 ? v : put(k, op, ktype(t.elem, 1), &v, 1, 0);
 }
-
-KVal k_fold(Kernel *k, KOp op, KVal v)
-{
-  uint8_t lane[K_MAX_LANES];
-
-  assert(!(vtype(k, v).lanes & (vtype(k, v).lanes - 1)));
-  for (unsigned half = vtype(k, v).lanes / 2u; half; half /= 2) {
-    for (unsigned i = 0; i < 2 * half; i++)
-      lane[i] = (uint8_t)i;
-    v = k_op2(k, op, k_shuffle(k, v, v, lane, half), k_shuffle(k, v, v, lane + half, half));
-  }
-  return v;
-}

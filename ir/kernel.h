@@ -162,7 +162,6 @@ KVal k_cast_sat(Kernel *k, KElem to, KVal v); /* as k_cast, but floats to intege
 KVal k_bitcast(Kernel *k, KType to, KVal v);
 KVal k_dot(Kernel *k, KOp op, KVal sum, KVal a, KVal b);
 KVal k_reduce(Kernel *k, KOp op, KVal v); /* K_sum or K_rmax, to a scalar */
-KVal k_fold(Kernel *k, KOp op, KVal v);   /* any op2 over the lanes (a power of two), in the order of `sum` */
 
 /* ---- functions expanded in the IR; maximum errors are stated where they are (kernel_math.c). f32 or f64, as IEEE 754
  * has it at the ends and for nan; the sign of a zero result may be lost */

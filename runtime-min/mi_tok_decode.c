@@ -106,11 +106,6 @@ uint32_t mi_tok_vocab(const void *table)
   return ((const MiTokTable *)table)->n_tokens;
 }
 
-uint32_t mi_tok_max_piece(const void *table)
-{
-  return ((const MiTokTable *)table)->max_piece;
-}
-
 int32_t mi_tok_bos(const void *table)
 {
   return ((const MiTokTable *)table)->bos;

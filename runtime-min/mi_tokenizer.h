@@ -30,9 +30,8 @@ typedef struct {
 size_t mi_tok_decode(const void *table, MiDecoder *d, int32_t id, char *out, size_t cap); /* cap >= 1024 */
 size_t mi_tok_flush(MiDecoder *d, char *out, size_t cap);
 
-uint32_t mi_tok_vocab(const void *table);     /* number of tokens */
-uint32_t mi_tok_max_piece(const void *table); /* bytes of the longest piece */
-int32_t mi_tok_bos(const void *table);        /* -1: none */
+uint32_t mi_tok_vocab(const void *table); /* number of tokens */
+int32_t mi_tok_bos(const void *table);    /* -1: none */
 int mi_tok_is_eog(const void *table, int32_t id);
 
 #endif

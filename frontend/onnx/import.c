@@ -30,7 +30,7 @@ static bool add_initializer(Import *im, const char *name, const Tensor *t)
   return v != 0;
 }
 
-bool im_initializers(Import *im, const OnnxGraph *g)
+static bool add_initializers(Import *im, const OnnxGraph *g)
 {
   Tensor t;
 
@@ -87,9 +87,11 @@ static bool output_value(Import *im, const OnnxNode *n, const char *name, Val *v
   return (im_lookup(im, name, v) && *v) || im_fail(im, n, "no node gives its output '%s'", name);
 }
 
+static bool import_nodes(Import *im, OnnxNode *const *nodes, uint32_t n);
+
 static bool function_body(Import *im, const OnnxNode *n, const OnnxFunction *f, Val *out)
 {
-  if (!im_nodes(im, f->nodes, f->n_nodes))
+  if (!import_nodes(im, f->nodes, f->n_nodes))
     return false;
   for (uint32_t i = 0; i < f->n_outputs; i++)
     if (!im_wants(im, n, i))
@@ -136,7 +138,7 @@ static bool import_node(Import *im, const OnnxNode *n)
   return (op->handler(im, n) && im_ok(im)) || im_fail(im, n, "is not supported in this form");
 }
 
-bool im_nodes(Import *im, OnnxNode *const *nodes, uint32_t n)
+static bool import_nodes(Import *im, OnnxNode *const *nodes, uint32_t n)
 {
   for (uint32_t i = 0; i < n; i++)
     if (!import_node(im, nodes[i]))
@@ -150,7 +152,7 @@ static bool graph_body(Import *im, const OnnxGraph *g, Val *outputs)
 {
   const OnnxNode *n = im->node;
 
-  if (!im_initializers(im, g) || !im_nodes(im, g->nodes, g->n_nodes))
+  if (!add_initializers(im, g) || !import_nodes(im, g->nodes, g->n_nodes))
     return false;
   for (uint32_t i = 0; i < g->n_outputs; i++)
     if (!output_value(im, n, g->outputs[i]->name, &outputs[i]))
@@ -201,8 +203,8 @@ bool onnx_import(const OnnxModel *m, const OnnxImportOptions *opt, Arena *a, Mod
   im.graph = graph_new_dense(im.module, "run");
   im.scope = im_scope_new(&im, NULL);
   im.from = m->graph->name;
-  if (!import_check_ops(&im, false) || !import_inputs(&im) || !im_initializers(&im, m->graph) ||
-      !im_nodes(&im, m->graph->nodes, m->graph->n_nodes) || !add_outputs(&im, m->graph))
+  if (!import_check_ops(&im, false) || !import_inputs(&im) || !add_initializers(&im, m->graph) ||
+      !import_nodes(&im, m->graph->nodes, m->graph->n_nodes) || !add_outputs(&im, m->graph))
     return false;
   import_sweep(&im);
   *out = im.module;

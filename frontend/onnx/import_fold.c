@@ -389,7 +389,8 @@ static Val input_below(const Import *im, Val v)
   return found;
 }
 
-bool im_eval(Import *im, Val v, Arena *a, Tensor *out)
+/* A value that depends on no input. */
+static bool evaluate(Import *im, Val v, Arena *a, Tensor *out)
 {
   const Graph *g = im->graph;
   Tensor *value = NEW_ARRAY(a, Tensor, (size_t)v + 1);
@@ -432,7 +433,7 @@ bool im_need_constant(Import *im, const OnnxNode *n, Val v, const char *what, Te
         what, name, name);
   }
   Arena scratch = {0};
-  bool ok = im_eval(im, v, &scratch, out);
+  bool ok = evaluate(im, v, &scratch, out);
   if (ok)
     out->data = arena_copy(im->arena, out->data, tensor_bytes(&out->type));
   arena_free(&scratch);

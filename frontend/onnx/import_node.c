@@ -102,7 +102,8 @@ bool im_lookup(const Import *im, const char *name, Val *v)
   return false;
 }
 
-const ImScope *im_function_scope(const ImScope *s)
+/* The function around s, or NULL. */
+static const ImScope *function_scope(const ImScope *s)
 {
   while (s && !s->function)
     s = s->outer;
@@ -219,7 +220,7 @@ Val im_sequence_new(Import *im, const Val *items, uint32_t len)
 
 int64_t im_opset(const Import *im, const OnnxNode *n)
 {
-  const ImScope *s = im_function_scope(im->scope);
+  const ImScope *s = function_scope(im->scope);
 
   for (uint32_t i = 0; s && i < s->function->n_opsets; i++)
     if (!strcmp(s->function->opsets[i]->domain, n->domain))
@@ -250,7 +251,7 @@ const OnnxAttr *im_attr(Import *im, const OnnxNode *n, const char *name)
 
   while (a && a->ref_attr_name) {
     const char *ref = a->ref_attr_name;
-    s = im_function_scope(s);
+    s = function_scope(s);
     if (!s)
       return NULL;
     a = onnx_attr(s->call, ref);

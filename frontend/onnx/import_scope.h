@@ -20,12 +20,7 @@ struct ImScope {
 ImScope *im_scope_new(Import *im, ImScope *outer);
 void im_bind(Import *im, const char *name, Val v); /* in im->scope; a later one replaces */
 bool im_lookup(const Import *im, const char *name, Val *v);
-const ImScope *im_function_scope(const ImScope *s); /* the function around s, or NULL */
 
-bool im_nodes(Import *im, OnnxNode *const *nodes, uint32_t n); /* import.c: imports them in order */
-bool im_initializers(Import *im, const OnnxGraph *g);
-bool im_eval(Import *im, Val v, Arena *a,
-             Tensor *out); /* import_fold.c: of a value that depends on no input */
 Val im_weight(Import *im, const char *name, const Tensor *t); /* a tensor of the file; scalars become const */
 Val im_fold(Import *im, Val v); /* the last node of the graph, evaluated if that is worth it */
 

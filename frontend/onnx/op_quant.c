@@ -47,7 +47,8 @@ Quant quant_in(Import *im, const OnnxNode *n, uint32_t scale, Val like)
   return (Quant){quant_param(im, n, scale), quant_zero(im, n, scale + 1), im_elem(im, zero ? zero : like)};
 }
 
-Val quant_at_axis(Import *im, const OnnxNode *n, Val v, uint32_t axis, uint32_t rank, int64_t size)
+/* A parameter that is a list [n] belongs to dimension `axis` of `rank`: [1 .. n .. 1]. `size` is what n must be. */
+static Val at_axis(Import *im, const OnnxNode *n, Val v, uint32_t axis, uint32_t rank, int64_t size)
 {
   if (!v || im_rank(im, v) != 1)
     return v;
@@ -171,8 +172,8 @@ static bool read_linear(Import *im, const OnnxNode *n, Linear *l)
     split_blocks(im, n, l);
     return im_ok(im);
   }
-  l->p.scale = quant_at_axis(im, n, l->p.scale, l->axis, rank, l->type.dim[l->axis]);
-  l->p.zero = quant_at_axis(im, n, l->p.zero, l->axis, rank, l->type.dim[l->axis]);
+  l->p.scale = at_axis(im, n, l->p.scale, l->axis, rank, l->type.dim[l->axis]);
+  l->p.zero = at_axis(im, n, l->p.zero, l->axis, rank, l->type.dim[l->axis]);
   return im_ok(im);
 }
 
@@ -276,7 +277,7 @@ bool op_qlinear_mat_mul(Import *im, const OnnxNode *n)
 /* Weights [O, ..] less their zero points, of which there may be one for each output channel. */
 static Val shifted_weights(Import *im, const OnnxNode *n, Val w, uint32_t zero)
 {
-  Val z = quant_at_axis(im, n, quant_zero(im, n, zero), 0, im_rank(im, w), im_dim(im, w, 0));
+  Val z = at_axis(im, n, quant_zero(im, n, zero), 0, im_rank(im, w), im_dim(im, w, 0));
   return quant_shift(im, w, z);
 }
 
@@ -286,7 +287,7 @@ bool op_qlinear_conv(Import *im, const OnnxNode *n)
   Quant x = quant_in(im, n, 1, data), y = quant_in(im, n, 6, data);
   bool last = im_int(im, n, "channels_last", 0); /* com.microsoft alone */
 
-  Val scale = quant_at_axis(im, n, quant_param(im, n, 4), 1, im_rank(im, w), im_dim(im, w, 0));
+  Val scale = at_axis(im, n, quant_param(im, n, 4), 1, im_rank(im, w), im_dim(im, w, 0));
   Val sum = quant_shift(im, last ? im_channels_first(im, data) : data, x.zero);
   sum = window_conv_onnx(im, n, sum, shifted_weights(im, n, w, 5), im_opt(im, n, 8));
   Val r = quant_rescale(im, sum, im_add2(im, OP_mul, x.scale, scale), y);

@@ -16,8 +16,6 @@ Quant quant_in(Import *im, const OnnxNode *n, uint32_t scale, Val like);
 /* One input as quant_in reads it; 0 if it is absent, or a zero point that is 0. */
 Val quant_param(Import *im, const OnnxNode *n, uint32_t i);
 Val quant_zero(Import *im, const OnnxNode *n, uint32_t i);
-/* A parameter that is a list [n] belongs to dimension `axis` of `rank`: [1 .. n .. 1]. `size` is what n must be. */
-Val quant_at_axis(Import *im, const OnnxNode *n, Val v, uint32_t axis, uint32_t rank, int64_t size);
 
 Val quant_shift(Import *im, Val q, Val zero); /* q - zero as i32, exact; zero may be 0 */
 Val quant_decode(Import *im, Val q, Quant p); /* f32 */

@@ -142,7 +142,8 @@ void window_seen(const WindowGrid *g, int64_t p, int64_t k, int64_t *at)
     at[i] = p % g->out[i] * g->w.stride[i] + k % g->w.kernel[i] * g->w.dilation[i] - g->w.pad_lo[i];
 }
 
-int64_t window_position(const WindowGrid *g, const int64_t *at, bool columns)
+/* The element's number in one channel, rows first, or columns first; -1: outside of x. */
+static int64_t position(const WindowGrid *g, const int64_t *at, bool columns)
 {
   int64_t p = 0;
 
@@ -162,7 +163,7 @@ Val window_table(Import *im, const WindowGrid *g, bool columns)
 
   for (int64_t i = 0; t.data && i < g->places * g->count; i++) {
     window_seen(g, i / g->count, i % g->count, at);
-    tensor_set_int(&t, i, window_position(g, at, columns));
+    tensor_set_int(&t, i, position(g, at, columns));
   }
   return t.data ? im_const_tensor(im, &t) : 0;
 }

@@ -32,8 +32,6 @@ typedef struct {
 bool window_grid(Import *im, const OnnxNode *n, const Window *w, const Type *x, WindowGrid *g);
 /* Coordinates in x of kernel element k at place p. */
 void window_seen(const WindowGrid *g, int64_t p, int64_t k, int64_t *at);
-/* The element's number in one channel, rows first, or columns first; -1: outside of x. */
-int64_t window_position(const WindowGrid *g, const int64_t *at, bool columns);
 /* All of them: i64 [places, count]. */
 Val window_table(Import *im, const WindowGrid *g, bool columns);
 
