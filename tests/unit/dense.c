@@ -4,25 +4,12 @@
  * name, type, values. Cases are divided by lines of ====; MICC_UPDATE=1 rewrites what comes out. The values were worked
  * out by hand (round ones), or by the formula in double. */
 #include "ir/graph.h"
+#include "tests/unit/support/cases.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-static char *read_file(Arena *a, const char *path)
-{
-  FILE *f = fopen(path, "rb");
-  Text t = {.arena = a};
-  char buf[4096];
-
-  cr_assert(f, "%s", path);
-  for (size_t n; (n = fread(buf, 1, sizeof buf, f)) > 0;)
-    text_add(&t, buf, n);
-  fclose(f);
-  return t.data ? t.data : arena_strdup(a, "");
-}
 
 static void print_tensor(const char *name, const Tensor *t, Text *out)
 {
@@ -41,78 +28,26 @@ static void print_tensor(const char *name, const Tensor *t, Text *out)
   text_printf(out, "\n");
 }
 
-static void print_outputs(Arena *a, const Module *m, Text *out)
+static const char *outputs_of(Arena *a, const char *path, const char *source)
 {
-  const Graph *g = m->graphs.data[0];
-  Tensor *result = NEW_ARRAY(a, Tensor, g->nodes.len);
+  Err e = {0};
+  Text out = {.arena = a};
+  Module *m = module_parse(a, source, path, &e);
   uint32_t n = 0;
 
+  cr_assert(m && module_verify(m, &e), "%s\n%s", e.text, source);
+  const Graph *g = m->graphs.data[0];
+  Tensor *result = NEW_ARRAY(a, Tensor, g->nodes.len);
   graph_eval_dense(g, a, NULL, result);
   for (Val v = 1; v < g->nodes.len; v++)
     if (graph_node(g, v)->op == OP_output)
-      print_tensor(graph_node(g, v)->attr.name, &result[n++], out);
-}
-
-static bool run_case(Arena *a, const char *path, const char *from, const char *to, Text *updated)
-{
-  char *all = arena_strndup(a, from, (size_t)(to - from)), *line = strstr(all, "---\n");
-  Text got = {.arena = a};
-  Err e = {0};
-
-  cr_assert(line, "%s: a case without ---", path);
-  char *source = arena_strndup(a, all, (size_t)(line - all));
-  Module *m = module_parse(a, source, path, &e);
-  cr_assert(m && module_verify(m, &e), "%s\n%s", e.text, source);
-  print_outputs(a, m, &got);
-  text_printf(updated, "%s---\n%s", source, got.data);
-  if (!strcmp(got.data, line + 4))
-    return true;
-  if (!getenv("MICC_UPDATE"))
-    cr_log_error("%s:\n%s--- gives\n%s--- expected\n%s", path, source, got.data, line + 4);
-  return false;
-}
-
-static void run_file(const char *path)
-{
-  Arena a = {0};
-  Text updated = {.arena = &a};
-  bool ok = true;
-
-  for (const char *p = read_file(&a, path); p;) {
-    const char *end = strstr(p, "====\n");
-    ok &= run_case(&a, path, p, end ? end : p + strlen(p), &updated);
-    if (end)
-      text_printf(&updated, "====\n");
-    p = end ? end + 5 : NULL;
-  }
-  if (!ok && getenv("MICC_UPDATE")) {
-    FILE *f = fopen(path, "wb");
-    cr_assert(f);
-    fwrite(updated.data, 1, updated.len, f);
-    fclose(f);
-  } else {
-    cr_expect(ok);
-  }
-  arena_free(&a);
+      print_tensor(graph_node(g, v)->attr.name, &result[n++], &out);
+  return out.data;
 }
 
 Test(dense, cases)
 {
-  static const char dir[] = MICC_SOURCE_DIR "/tests/cases/dense";
-  DIR *d = opendir(dir);
-  int n = 0;
-
-  cr_assert(d);
-  for (struct dirent *f; (f = readdir(d));) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", dir, f->d_name);
-    if (strlen(f->d_name) > 4 && !strcmp(f->d_name + strlen(f->d_name) - 4, ".txt")) {
-      run_file(path);
-      n++;
-    }
-  }
-  closedir(d);
-  cr_expect_gt(n, 3);
+  cr_expect_gt(cases_run(MICC_SOURCE_DIR "/tests/cases/dense", outputs_of), 3);
 }
 
 /* Inputs come in the order of their nodes; a graph may give an input back. */

@@ -2,6 +2,7 @@
  * MICC_UPDATE=1 rewrites the fuzzer's seeds in tests/fuzz/gguf. */
 #include "frontend/gguf/gguf.h"
 #include "tests/unit/gguf_tools.h"
+#include "tests/unit/support/files.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -48,14 +49,6 @@ static const struct {
 
 /* ---- helpers */
 
-/* A copy of exactly that size, so that sanitizers see the first byte read behind it. */
-static uint8_t *exact_copy(const void *data, size_t n)
-{
-  uint8_t *p = malloc(n ? n : 1);
-  cr_assert(p);
-  return n ? memcpy(p, data, n) : p;
-}
-
 /* Parses bytes written in the notation. `*copy` lives as long as the model. */
 static Model *parse(const char *bytes, uint8_t **copy, Err *e)
 {
@@ -67,20 +60,6 @@ static Model *parse(const char *bytes, uint8_t **copy, Err *e)
   Model *m = gguf_parse(*copy, t.len, "t.gguf", e);
   arena_free(&a);
   return m;
-}
-
-static uint8_t *read_file(const char *path, size_t *bytes)
-{
-  FILE *f = fopen(path, "rb");
-  if (!f)
-    return NULL;
-  fseek(f, 0, SEEK_END);
-  *bytes = (size_t)ftell(f);
-  rewind(f);
-  uint8_t *p = malloc(*bytes + 1);
-  cr_assert(p && fread(p, 1, *bytes, f) == *bytes);
-  fclose(f);
-  return p;
 }
 
 /* The sample model, from the tree or from the shared folder. */
@@ -417,7 +396,7 @@ Test(gguf, thousand_damages)
   uint64_t seed = 1;
   int valid = 0;
   Err first = {0};
-  uint8_t *file = read_file(sample_path(), &bytes);
+  uint8_t *file = file_read(sample_path(), &bytes);
 
   cr_assert(file, "%s is missing", sample_path());
   Model *whole = gguf_parse(file, bytes, SAMPLE, &first);
@@ -470,12 +449,6 @@ Test(gguf, each_allocation_fails)
 
 /* ---- files */
 
-static void write_bytes(const char *path, const void *data, size_t n)
-{
-  FILE *f = fopen(path, "wb");
-  cr_assert(f && (!n || fwrite(data, 1, n, f) == n) && !fclose(f), "cannot write %s", path);
-}
-
 Test(model, files_that_are_no_models)
 {
   static const struct {
@@ -501,7 +474,7 @@ Test(model, files_that_are_no_models)
     Text t = {.arena = &a};
     Err e = {0};
     gguf_text(&t, odd[i].bytes);
-    write_bytes(path, t.data, t.len);
+    file_write(path, t.data, t.len);
     cr_expect_null(model_open(path, &e));
     cr_expect(error_is_line(&e, path) && strstr(e.text, odd[i].message), "got:  %s\nwant: %s", e.text,
               odd[i].message);
@@ -619,8 +592,8 @@ static void check_seed(const char *name, const char *bytes)
   gguf_text(&t, bytes);
   snprintf(path, sizeof path, "%s/%s", seeds_dir, name);
   if (getenv("MICC_UPDATE"))
-    write_bytes(path, t.data, t.len);
-  uint8_t *file = read_file(path, &n);
+    file_write(path, t.data, t.len);
+  uint8_t *file = file_read(path, &n);
   cr_expect(file && n == t.len && n < 4096 && !memcmp(file, t.data, n), "%s differs: run with MICC_UPDATE=1",
             path);
   free(file);

@@ -3,34 +3,22 @@
  * tests/cases/graph/NAME.txt holds cases, divided by lines of ====: a module's text, a line ---, and
  * what must come out: its text printed, or `error: LINE: what`. MICC_UPDATE=1 rewrites the latter. */
 #include "ir/graph.h"
+#include "tests/unit/support/cases.h"
 #include "tests/unit/support/graph_gen.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 /* ---- text cases */
 
-static char *read_file(Arena *a, const char *path)
-{
-  FILE *f = fopen(path, "rb");
-  Text t = {.arena = a};
-  char buf[4096];
-
-  cr_assert(f, "%s", path);
-  for (size_t n; (n = fread(buf, 1, sizeof buf, f)) > 0;)
-    text_add(&t, buf, n);
-  fclose(f);
-  return t.data ? t.data : arena_strdup(a, "");
-}
-
-static const char *result_of(Arena *a, const char *source)
+static const char *result_of(Arena *a, const char *path, const char *source)
 {
   Err e = {0};
   Text t = {.arena = a};
   Module *m = module_parse(a, source, "case", &e);
 
+  (void)path;
   if (m && module_verify(m, &e))
     module_print(m, &t);
   else
@@ -38,63 +26,9 @@ static const char *result_of(Arena *a, const char *source)
   return t.data;
 }
 
-/* Runs one case, [from, to); appends it as it should read. */
-static bool run_case(Arena *a, const char *path, const char *from, const char *to, Text *updated)
-{
-  char *all = arena_strndup(a, from, (size_t)(to - from)), *line = strstr(all, "---\n");
-
-  cr_assert(line, "%s: a case without ---", path);
-  char *source = arena_strndup(a, all, (size_t)(line - all));
-  const char *want = line + 4, *got = result_of(a, source);
-  text_printf(updated, "%s---\n%s", source, got);
-  if (!strcmp(got, want))
-    return true;
-  if (!getenv("MICC_UPDATE"))
-    cr_log_error("%s:\n%s--- gives\n%s--- expected\n%s", path, source, got, want);
-  return false;
-}
-
-static void run_file(const char *path)
-{
-  Arena a = {0};
-  Text updated = {.arena = &a};
-  bool ok = true;
-
-  for (const char *p = read_file(&a, path); p;) {
-    const char *end = strstr(p, "====\n");
-    ok &= run_case(&a, path, p, end ? end : p + strlen(p), &updated);
-    if (end)
-      text_printf(&updated, "====\n");
-    p = end ? end + 5 : NULL;
-  }
-  if (!ok && getenv("MICC_UPDATE")) {
-    FILE *f = fopen(path, "wb");
-    cr_assert(f);
-    fwrite(updated.data, 1, updated.len, f);
-    fclose(f);
-  } else {
-    cr_expect(ok);
-  }
-  arena_free(&a);
-}
-
 Test(graph, cases)
 {
-  static const char dir[] = MICC_SOURCE_DIR "/tests/cases/graph";
-  DIR *d = opendir(dir);
-  int n = 0;
-
-  cr_assert(d);
-  for (struct dirent *f; (f = readdir(d));) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", dir, f->d_name);
-    if (strlen(f->d_name) > 4 && !strcmp(f->d_name + strlen(f->d_name) - 4, ".txt")) {
-      run_file(path);
-      n++;
-    }
-  }
-  closedir(d);
-  cr_expect_gt(n, 2);
+  cr_expect_gt(cases_run(MICC_SOURCE_DIR "/tests/cases/graph", result_of), 2);
 }
 
 /* ---- text of generated graphs: printed, parsed, printed */
@@ -185,7 +119,7 @@ Test(graph, changed_text)
 /* The text of a dense graph with every op, from the cases. */
 static const char *dense_sample(Arena *a)
 {
-  char *text = read_file(a, MICC_SOURCE_DIR "/tests/cases/graph/dense.txt"), *end = strstr(text, "---\n");
+  char *text = cases_read(a, MICC_SOURCE_DIR "/tests/cases/graph/dense.txt"), *end = strstr(text, "---\n");
 
   cr_assert(end);
   *end = 0;

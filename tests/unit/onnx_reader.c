@@ -1,6 +1,7 @@
 /* onnx_reader.c - the ONNX reader against good, bad, damaged and real files.
  * MICC_UPDATE=1 rewrites the fuzzer's seeds in tests/fuzz/onnx. */
 #include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/files.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -75,14 +76,6 @@ static const struct {
 
 /* ---- helpers */
 
-/* A copy of exactly that size, so that sanitizers see the first byte read behind it. */
-static uint8_t *exact_copy(const void *data, size_t n)
-{
-  uint8_t *p = malloc(n ? n : 1);
-  cr_assert(p);
-  return n ? memcpy(p, data, n) : p;
-}
-
 typedef struct {
   Arena arena;
   uint8_t *copy;
@@ -127,33 +120,13 @@ static Case parse_good(const char *name)
   abort();
 }
 
-static uint8_t *read_file(const char *path, size_t *bytes)
-{
-  FILE *f = fopen(path, "rb");
-  if (!f)
-    return NULL;
-  fseek(f, 0, SEEK_END);
-  *bytes = (size_t)ftell(f);
-  rewind(f);
-  uint8_t *p = malloc(*bytes + 1);
-  cr_assert(p && fread(p, 1, *bytes, f) == *bytes);
-  fclose(f);
-  return p;
-}
-
-static void write_file(const char *path, const void *data, size_t n)
-{
-  FILE *f = fopen(path, "wb");
-  cr_assert(f && fwrite(data, 1, n, f) == n && !fclose(f), "%s", path);
-}
-
 static void write_text(const char *path, const char *text)
 {
   Arena a = {0};
   Text t = {.arena = &a};
 
   onnx_text(&t, text);
-  write_file(path, t.data, t.len);
+  file_write(path, t.data, t.len);
   arena_free(&a);
 }
 
@@ -528,7 +501,7 @@ Test(onnx_reader, external)
   snprintf(other, sizeof other, "%s/n.onnx", dir);
   snprintf(data, sizeof data, "%s/data.bin", dir);
   snprintf(link_path, sizeof link_path, "%s/link", dir);
-  write_file(data, numbers, sizeof numbers);
+  file_write(data, numbers, sizeof numbers);
   write_text(path,
              MODEL("5{ 8'w' 1:2 2:1 13{ 1'location' 2'data.bin' } 13{ 1'offset' 2'4' } 14:1 } "
                    "5{ 8'odd' 1:6 2:3 13{ 1'location' 2'./data.bin' } 13{ 1'offset' 2'1' } 14:1 } "
@@ -793,8 +766,8 @@ Test(onnx_reader, seeds)
     onnx_text(&t, good[i].bytes);
     snprintf(path, sizeof path, "%s/%s", seeds_dir, good[i].name);
     if (getenv("MICC_UPDATE"))
-      write_file(path, t.data, t.len);
-    uint8_t *file = read_file(path, &n);
+      file_write(path, t.data, t.len);
+    uint8_t *file = file_read(path, &n);
     cr_expect(file && n == t.len && !memcmp(file, t.data, n), "%s differs: run with MICC_UPDATE=1", path);
     free(file);
     arena_free(&a);
