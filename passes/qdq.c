@@ -373,10 +373,10 @@ static Val less_dynamic(Qdq *q, Val sum, const Weights *w, const Codes *x)
 {
   Arena tmp = {0};
   Type type = type_of(DT_I32, 1, &w->outputs);
-  Tensor t = tensor_new(&tmp, &type);
 
   if (!x->dynamic)
     return sum;
+  Tensor t = tensor_new(&tmp, &type);
   for (int64_t o = 0; o < w->outputs; o++)
     tensor_set_int(&t, o, w->total[o]);
   Val totals = constant_add(q->r.to, "totals", &t, false);
