@@ -36,41 +36,6 @@ static void catch_interrupt(void)
     signal(SIGINT, SIG_IGN);
 }
 
-/* If a standard file is closed, the next one opened would take its place, and get the text. Opened the wrong
- * way round, so that its use fails as before. */
-static void fill_standard_files(void)
-{
-  for (int fd = 0; fd < 3; fd++)
-    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
-      (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
-}
-
-int mi_complain(const MiSession *s, int status, const char *format, ...)
-{
-  char line[512];
-  MiOut out = {.buf = line, .cap = sizeof line - 1, .fd = -1}; /* and a newline */
-  va_list args;
-
-  mi_out_format(&out, "%s: ", s->name);
-  va_start(args, format);
-  mi_out_vformat(&out, format, args);
-  va_end(args);
-  for (size_t i = 0; i < out.n;
-       i++) /* what the user or a model gave may hold newlines: a message is one line */
-    if ((unsigned char)line[i] < 32 || line[i] == 127)
-      line[i] = ' ';
-  line[out.n++] = '\n';
-  mi_out_write(2, line, out.n);
-  return status;
-}
-
-static const char *base_name(const char *path)
-{
-  const char *slash = path ? strrchr(path, '/') : NULL;
-
-  return slash && slash[1] ? slash + 1 : path && *path ? path : "program";
-}
-
 /* ---- logits file: written to a temporary name, so that a file of this name is always whole */
 
 typedef struct {
@@ -403,7 +368,7 @@ static int run_session(MiSession *s)
 int mi_main(const MiImage *image, MiKernel *const *kernels, int argc, char **argv)
 {
   uint64_t start = mi_host_clock_ns();
-  MiSession s = {.name = base_name(argc > 0 ? argv[0] : NULL), .image = image};
+  MiSession s = {.name = mi_program_name(argc, argv), .image = image};
   char line[256];
   MiOut why = {.buf = line, .cap = sizeof line, .fd = -1};
   int status;
@@ -412,7 +377,7 @@ int mi_main(const MiImage *image, MiKernel *const *kernels, int argc, char **arg
     return mi_complain(&s, MI_USAGE, "%s", mi_out_string(&why));
   }
   signal(SIGPIPE, SIG_IGN); /* a write to a closed pipe shall fail, not kill */
-  fill_standard_files();
+  mi_standard_files();
   if (only_tell(&s, &status))
     return status;
   status = open_engine(&s, kernels);

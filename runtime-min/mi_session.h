@@ -45,6 +45,12 @@ typedef struct {
 int mi_complain(const MiSession *s, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* If a standard file is closed, the next one opened would take its place, and get the text. Opened the wrong way
+ * round, so that its use fails as before. */
+void mi_standard_files(void);
+
+const char *mi_program_name(int argc, char **argv); /* for messages; without folders */
+
 /* mi_prompt.c: fills prompt and tokens from the options, or from standard input. Returns an exit status. */
 int mi_prompt_read(MiSession *s);
 

@@ -10,7 +10,6 @@
 #include "mi_session.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -519,24 +518,9 @@ static int tell(const Run *r)
   return mi_out_flush(&out) ? MI_OK : mi_complain(&r->s, MI_FAILED, "cannot write: %s", strerror(out.error));
 }
 
-static const char *base_name(const char *path)
-{
-  const char *slash = path ? strrchr(path, '/') : NULL;
-
-  return slash && slash[1] ? slash + 1 : path && *path ? path : "program";
-}
-
-/* If a standard file is closed, the next one opened would take its place. */
-static void fill_standard_files(void)
-{
-  for (int fd = 0; fd < 3; fd++)
-    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
-      (void)!open("/dev/null", fd ? O_RDONLY : O_WRONLY);
-}
-
 int mi_tensor_main(const MiImage *image, MiKernel *const *kernels, int argc, char **argv)
 {
-  Run r = {.s = {.name = base_name(argc > 0 ? argv[0] : NULL), .image = image}};
+  Run r = {.s = {.name = mi_program_name(argc, argv), .image = image}};
   char line[256];
   MiOut why = {.buf = line, .cap = sizeof line, .fd = -1};
   int status;
@@ -544,7 +528,7 @@ int mi_tensor_main(const MiImage *image, MiKernel *const *kernels, int argc, cha
   if (!parse(&r.o, argc, argv, &why))
     return mi_complain(&r.s, MI_USAGE, "%s", mi_out_string(&why));
   signal(SIGPIPE, SIG_IGN); /* a write to a closed pipe shall fail, not kill */
-  fill_standard_files();
+  mi_standard_files();
   if (!mi_check_image(image, UINT64_MAX, &why))
     return mi_complain(&r.s, MI_FAILED, "%s", mi_out_string(&why));
   const MiEntry *first = (const void *)((const char *)image + image->entries);
