@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { FEW = 8, MAX_PIXELS = 8, PAD_TO = 16, CHUNK = 64 };
+enum { MAX_PIXELS = 8, PAD_TO = 16, CHUNK = 64 };
 
 typedef struct {
   Walk w;
@@ -17,11 +17,6 @@ typedef struct {
   int64_t columns, padded; /* of one kernel row: numbers, and with padding */
   unsigned pixels;         /* of a tile */
 } Few;
-
-/* Sums of [pixel][output]. */
-typedef struct {
-  KVal v[MAX_PIXELS][FEW];
-} Sums;
 
 /* A tile: pixels from `column`; at an edge one, which kernel columns lo .. hi - 1 meet. */
 typedef struct {
@@ -53,27 +48,6 @@ static uint32_t pack(Few *c, DenseLower *d, const Weight *weight)
 
 /* ---- sums */
 
-static KVal enter(const Few *c, const Tile *t, KVal lo, KVal hi, int64_t step, Sums *s)
-{
-  KVal i = k_loop(c->w.k, lo, hi, step);
-
-  for (unsigned p = 0; p < t->n; p++)
-    for (int64_t o = 0; o < c->w.outputs; o++)
-      s->v[p][o] = k_carry(c->w.k, s->v[p][o]);
-  return i;
-}
-
-static void leave(const Few *c, const Tile *t, const Sums *body)
-{
-  KVal next[MAX_PIXELS * FEW];
-  uint32_t n = 0;
-
-  for (unsigned p = 0; p < t->n; p++)
-    for (int64_t o = 0; o < c->w.outputs; o++)
-      next[n++] = body->v[p][o];
-  k_end(c->w.k, next, n);
-}
-
 /* Lanes before `n`, an idx. */
 static KVal lanes_before(const Few *c, KVal n)
 {
@@ -84,12 +58,12 @@ static KVal lanes_before(const Few *c, KVal n)
 }
 
 /* A vector of every pixel's input at x + off; lanes outside of the mask (0: none) do not count. */
-static void step(Few *c, const Tile *t, KVal x, KVal w, int64_t off, KVal mask, Sums *s)
+static void step(Few *c, const Tile *t, KVal x, KVal w, int64_t off, KVal mask, Acc *s)
 {
   Kernel *k = c->w.k;
   KType type = ktype(KE_f32, c->w.lanes);
   int64_t place = c->w.kernel[0] * c->w.kernel[1] * c->padded;
-  KVal weight[FEW];
+  KVal weight[WALK_MAX_VECS];
 
   for (int64_t o = 0; o < c->w.outputs; o++)
     weight[o] = k_load(k, type, c->wp, w, o * place + off);
@@ -103,28 +77,28 @@ static void step(Few *c, const Tile *t, KVal x, KVal w, int64_t off, KVal mask, 
 }
 
 /* One kernel row at an edge: as much of it as meets the input. */
-static void along_edge(Few *c, const Tile *t, KVal x, KVal w, Sums *s)
+static void along_edge(Few *c, const Tile *t, KVal x, KVal w, Acc *s)
 {
   Kernel *k = c->w.k;
   KVal from = idx_mul(k, t->lo, c->w.channels), n = k_op2(k, K_sub, idx_mul(k, t->hi, c->w.channels), from);
-  KVal i = enter(c, t, k_idx(k, 0), n, c->w.lanes, s), at = idx_add(k, from, i);
-  Sums body = *s;
+  KVal i = walk_enter(&c->w, t->n, k_idx(k, 0), n, c->w.lanes, s), at = idx_add(k, from, i);
+  Acc body = *s;
 
   step(c, t, idx_add(k, x, at), idx_add(k, w, at), 0, lanes_before(c, k_op2(k, K_sub, n, i)), &body);
-  leave(c, t, &body);
+  walk_leave(&c->w, t->n, &body);
 }
 
 /* One kernel row: whole vectors, then the rest. */
-static void along_row(Few *c, const Tile *t, KVal x, KVal w, Sums *s)
+static void along_row(Few *c, const Tile *t, KVal x, KVal w, Acc *s)
 {
   Kernel *k = c->w.k;
   int64_t whole = c->columns / c->w.lanes * c->w.lanes;
 
   if (whole > 4 * (int64_t)c->w.lanes) {
-    KVal i = enter(c, t, k_idx(k, 0), k_idx(k, whole), c->w.lanes, s);
-    Sums body = *s;
+    KVal i = walk_enter(&c->w, t->n, k_idx(k, 0), k_idx(k, whole), c->w.lanes, s);
+    Acc body = *s;
     step(c, t, idx_add(k, x, i), idx_add(k, w, i), 0, 0, &body);
-    leave(c, t, &body);
+    walk_leave(&c->w, t->n, &body);
   } else {
     for (int64_t i = 0; i < whole; i += c->w.lanes)
       step(c, t, x, w, i, 0, s);
@@ -133,24 +107,12 @@ static void along_row(Few *c, const Tile *t, KVal x, KVal w, Sums *s)
     step(c, t, x, w, whole, lanes_before(c, k_idx(k, c->columns - whole)), s);
 }
 
-static void over_kernel(Few *c, const Tile *t, uint32_t dim, KVal x, KVal row, Sums *s)
+static void one_row(Walk *w, const void *tile, KVal x, KVal row, Acc *s)
 {
-  Walk *w = &c->w;
-  Kernel *k = w->k;
-  KVal lo, hi;
+  Few *c = w->ctx;
+  const Tile *t = tile;
 
-  if (dim == 2) {
-    (t->edge ? along_edge : along_row)(c, t, x, idx_mul(k, row, c->padded), s);
-    return;
-  }
-  walk_range(w, dim, w->pos[dim], &lo, &hi);
-  KVal i = enter(c, t, lo, hi, 1, s);
-  Sums body = *s;
-  KVal at = idx_add(k, idx_mul(k, w->pos[dim], w->stride[dim]), k_idx(k, -w->pad[dim]));
-  at = idx_add(k, at, idx_mul(k, i, w->dilation[dim]));
-  over_kernel(c, t, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])),
-              idx_add(k, idx_mul(k, row, w->kernel[dim]), i), &body);
-  leave(c, t, &body);
+  (t->edge ? along_edge : along_row)(c, t, x, idx_mul(w->k, row, c->padded), s);
 }
 
 /* ---- results */
@@ -158,15 +120,11 @@ static void over_kernel(Few *c, const Tile *t, uint32_t dim, KVal x, KVal row, S
 static void store(Few *c, const Tile *t, unsigned p, int64_t o, KVal sum)
 {
   Walk *w = &c->w;
-  DensePoint at = {.lanes = 1}, b = {.lanes = 1};
+  DensePoint at = walk_point(w, (DenseIndex){.v = t->column, .c = p}, (DenseIndex){.c = o}, 1),
+             b = {.lanes = 1};
   KVal value = k_reduce(w->k, K_sum, sum);
 
-  at.at[0].v = w->batch;
-  for (uint32_t i = 0; i < 2; i++)
-    if (w->dim[i])
-      at.at[w->dim[i]].v = w->pos[i];
-  at.at[w->dim[2]] = (DenseIndex){.v = t->column, .c = p};
-  at.at[w->rank - 1].c = b.at[0].c = o;
+  b.at[0].c = o;
   if (c->bias)
     value = k_op2(w->k, K_add, value, dense_expr(w->d, c->bias, &b));
   dense_store(w->d, value, &at);
@@ -177,14 +135,14 @@ static void do_tile(Few *c, const Tile *t)
   Walk *w = &c->w;
   Kernel *k = w->k;
   KVal x = w->x;
-  Sums s;
+  Acc s;
 
   for (unsigned p = 0; p < t->n; p++)
     for (int64_t o = 0; o < w->outputs; o++)
       s.v[p][o] = k_flt(k, w->lanes, 0);
   x = idx_add(k, x, idx_mul(k, t->column, w->stride[2] * w->x_stride[2]));
   x = idx_add(k, x, k_idx(k, -w->pad[2] * w->x_stride[2]));
-  over_kernel(c, t, 0, x, k_idx(k, 0), &s);
+  walk_kernel(w, t->n, x, one_row, t, &s);
   dense_forget(w->d);
   for (unsigned p = 0; p < t->n; p++)
     for (int64_t o = 0; o < w->outputs; o++)
@@ -249,9 +207,9 @@ static bool takes(const Few *c, const DenseLower *d, Val v)
   int64_t vectors = w->kernel[0] * w->kernel[1] * ((c->columns + w->lanes - 1) / w->lanes);
 
   return n->type.dtype == DT_F32 && weight && weight->data && n->attr.window.group == 1 &&
-         w->outputs <= FEW && w->outputs * 2 <= w->lanes && c->place->elem == KE_f32 && w->dilation[2] == 1 &&
-         c->place->stride[n->type.rank - 1] == 1 && w->x_stride[2] == w->channels && c->columns >= w->lanes &&
-         w->dim[2] && (w->outputs * 4 <= w->lanes || vectors >= 16);
+         w->outputs <= WALK_MAX_VECS && w->outputs * 2 <= w->lanes && c->place->elem == KE_f32 &&
+         w->dilation[2] == 1 && c->place->stride[n->type.rank - 1] == 1 && w->x_stride[2] == w->channels &&
+         c->columns >= w->lanes && w->dim[2] && (w->outputs * 4 <= w->lanes || vectors >= 16);
 }
 
 bool dense_few(DenseLower *d, Val v)
@@ -266,6 +224,8 @@ bool dense_few(DenseLower *d, Val v)
   walk_init(w, d, v, c.place);
   w->lanes = d->l->lanes;
   w->outputs = type_last(&n->type);
+  w->vecs = (unsigned)min64(w->outputs, WALK_MAX_VECS); /* one for each output */
+  w->ctx = &c;
   w->channels = type_last(wt);
   c.columns = w->kernel[2] * w->channels;
   c.padded = (int64_t)round_up((uint64_t)c.columns, PAD_TO);

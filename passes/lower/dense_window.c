@@ -75,7 +75,7 @@ void walk_position(Walk *w, KVal index)
 
 /* ---- results */
 
-static void store(Walk *w, DenseIndex column, unsigned p, int64_t channel, unsigned lanes, KVal value)
+DensePoint walk_point(const Walk *w, DenseIndex column, DenseIndex c, unsigned lanes)
 {
   DensePoint at = {.lanes = lanes};
 
@@ -83,12 +83,18 @@ static void store(Walk *w, DenseIndex column, unsigned p, int64_t channel, unsig
   for (uint32_t i = 0; i < 2; i++)
     if (w->dim[i])
       at.at[w->dim[i]].v = w->pos[i];
-  if (w->dim[2]) {
+  if (w->dim[2])
     at.at[w->dim[2]] = column;
-    at.at[w->dim[2]].c += p;
-  }
-  at.at[w->rank - 1] = (DenseIndex){
-      .v = w->blocks > 1 ? idx_mul(w->k, w->ob, w->block) : 0, .c = w->first + channel, .lane = 1};
+  at.at[w->rank - 1] = c;
+  return at;
+}
+
+static void store(Walk *w, DenseIndex column, unsigned p, int64_t channel, unsigned lanes, KVal value)
+{
+  DenseIndex c = {w->blocks > 1 ? idx_mul(w->k, w->ob, w->block) : 0, w->first + channel, 1};
+
+  column.c += p;
+  DensePoint at = walk_point(w, column, c, lanes);
   w->store(w, value, &at);
 }
 
@@ -148,22 +154,22 @@ typedef struct {
   bool interior; /* no pixel has an input outside of the row */
 } Tile;
 
-static KVal enter(const Walk *w, const Tile *t, KVal lo, KVal hi, Acc *acc)
+KVal walk_enter(const Walk *w, unsigned pixels, KVal lo, KVal hi, int64_t step, Acc *acc)
 {
-  KVal i = k_loop(w->k, lo, hi, 1);
+  KVal i = k_loop(w->k, lo, hi, step);
 
-  for (unsigned p = 0; p < t->n; p++)
+  for (unsigned p = 0; p < pixels; p++)
     for (unsigned v = 0; v < w->vecs; v++)
       acc->v[p][v] = k_carry(w->k, acc->v[p][v]);
   return i;
 }
 
-static void leave(const Walk *w, const Tile *t, const Acc *body)
+void walk_leave(const Walk *w, unsigned pixels, const Acc *body)
 {
   KVal next[WALK_MAX_TILE * WALK_MAX_VECS];
   uint32_t n = 0;
 
-  for (unsigned p = 0; p < t->n; p++)
+  for (unsigned p = 0; p < pixels; p++)
     for (unsigned v = 0; v < w->vecs; v++)
       next[n++] = body->v[p][v];
   k_end(w->k, next, n);
@@ -201,10 +207,10 @@ static void columns_apart(Walk *w, const Tile *t, int64_t lo, int64_t hi, KVal x
   for (int64_t kw = lo; kw < hi; kw++) {
     if (!valid_pixels(w, t, kw))
       continue;
-    KVal c = enter(w, t, k_idx(k, 0), k_idx(k, w->channels), acc);
+    KVal c = walk_enter(w, t->n, k_idx(k, 0), k_idx(k, w->channels), 1, acc);
     Acc body = *acc;
     column(w, t, kw, idx_add(k, x, idx_mul(k, c, w->x_channel)), idx_add(k, tap, c), &body);
-    leave(w, t, &body);
+    walk_leave(w, t->n, &body);
   }
 }
 
@@ -237,19 +243,19 @@ static void columns_loop(Walk *w, const Tile *t, KVal x, KVal tap, KVal lo, KVal
     hi = idx_mul(k, hi, w->channels);
     step = w->x_channel;
   }
-  KVal i = enter(w, t, lo, hi, acc);
+  KVal i = walk_enter(w, t->n, lo, hi, 1, acc);
   Acc body = *acc;
   x = idx_add(k, x, idx_mul(k, i, step));
   if (one) {
     w->step(w, x, 0, idx_add(k, tap, i), 0, all, &body);
   } else {
-    KVal c = enter(w, t, k_idx(k, 0), k_idx(k, w->channels), &body);
+    KVal c = walk_enter(w, t->n, k_idx(k, 0), k_idx(k, w->channels), 1, &body);
     Acc inner = body;
     tap = idx_add(k, idx_add(k, tap, idx_mul(k, i, w->channels)), c);
     w->step(w, idx_add(k, x, idx_mul(k, c, w->x_channel)), 0, tap, 0, all, &inner);
-    leave(w, t, &inner);
+    walk_leave(w, t->n, &inner);
   }
-  leave(w, t, &body);
+  walk_leave(w, t->n, &body);
 }
 
 /* max(0, a - b * stride + up) / by, at most `most`: an end of the kernel's range at output index i. */
@@ -293,9 +299,11 @@ static void columns_at_edge(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
   }
 }
 
-static void along_row(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
+static void along_row(Walk *w, const void *tile, KVal x, KVal row, Acc *acc)
 {
+  const Tile *t = tile;
   Kernel *k = w->k;
+  KVal tap = idx_mul(k, row, w->kernel[2] * w->channels);
   bool few = w->kernel[2] <= WALK_UNROLL;
   bool joined = w->channels > 1 && w->x_channel == 1 && w->dilation[2] * w->x_stride[2] == w->channels;
   KVal lo = k_idx(k, 0), hi = k_idx(k, w->kernel[2]);
@@ -315,31 +323,41 @@ static void along_row(Walk *w, const Tile *t, KVal x, KVal tap, Acc *acc)
 
 /* ---- over the outer kernel dimensions */
 
-/* Kernel places of dimensions dim .. 1, then the row's own. `first`: input at kernel place 0 of this dimension. */
-static void over_kernel(Walk *w, const Tile *t, uint32_t dim, KVal x, KVal tap, Acc *acc)
+typedef struct {
+  unsigned pixels;
+  WalkRow *fn;
+  const void *tile;
+} Rows;
+
+/* Kernel places of dimensions dim .. 1, then the row itself; rows count over those before. */
+static void over_kernel(Walk *w, const Rows *r, uint32_t dim, KVal x, KVal row, Acc *acc)
 {
   Kernel *k = w->k;
 
   if (dim == 2) {
-    along_row(w, t, x, idx_mul(k, tap, w->kernel[2] * w->channels), acc);
+    r->fn(w, r->tile, x, row, acc);
     return;
   }
   KVal at = idx_add(k, idx_mul(k, w->pos[dim], w->stride[dim]), k_idx(k, -w->pad[dim])), lo, hi;
-  tap = idx_mul(k, tap, w->kernel[dim]);
+  row = idx_mul(k, row, w->kernel[dim]);
   if (w->kernel[dim] == 1 && w->pad[dim] <= 0 &&
       (w->out[dim] - 1) * w->stride[dim] - w->pad[dim] < w->in[dim]) {
-    over_kernel(w, t, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), tap, acc);
+    over_kernel(w, r, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), row, acc);
     return;
   }
   walk_range(w, dim, w->pos[dim], &lo, &hi);
-  KVal i = enter(w, t, lo, hi, acc);
+  KVal i = walk_enter(w, r->pixels, lo, hi, 1, acc);
   Acc body = *acc;
   at = idx_add(k, at, idx_mul(k, i, w->dilation[dim]));
-  over_kernel(w, t, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), idx_add(k, tap, i), &body);
-  leave(w, t, &body);
+  over_kernel(w, r, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), idx_add(k, row, i), &body);
+  walk_leave(w, r->pixels, &body);
 }
 
-/* Kernel places before dimension 2 count as one number; along_row() scales it. */
+void walk_kernel(Walk *w, unsigned pixels, KVal x, WalkRow *fn, const void *tile, Acc *acc)
+{
+  over_kernel(w, &(Rows){pixels, fn, tile}, 0, x, k_idx(w->k, 0), acc);
+}
+
 static void one_block(Walk *w, const Tile *t, KVal x, KVal first)
 {
   DenseIndex column = {.v = t->column, .c = t->column ? 0 : t->at};
@@ -348,7 +366,7 @@ static void one_block(Walk *w, const Tile *t, KVal x, KVal first)
   for (unsigned p = 0; p < t->n; p++)
     for (unsigned v = 0; v < w->vecs; v++)
       acc.v[p][v] = first;
-  over_kernel(w, t, 0, x, k_idx(w->k, 0), &acc);
+  walk_kernel(w, t->n, x, along_row, t, &acc);
   store_tile(w, column, &acc);
 }
 

@@ -33,6 +33,10 @@ typedef void WalkStep(Walk *w, KVal x, int64_t dx, KVal tap, int64_t dtap, uint3
 /* What is done with a sum that is complete: value, at this point of the node's result. */
 typedef void WalkStore(Walk *w, KVal value, const DensePoint *at);
 
+/* Adds what one row of the kernel contributes to a tile; x: where kernel column 0 of pixel 0 would be, row: its number
+ * among the kernel's rows. */
+typedef void WalkRow(Walk *w, const void *tile, KVal x, KVal row, Acc *acc);
+
 /* Called when `ob` has its value, for what hangs on it. */
 typedef void WalkBlock(Walk *w);
 
@@ -77,6 +81,17 @@ void walk_range(const Walk *w, uint32_t dim, KVal i, KVal *lo, KVal *hi);
 void walk_interior(const Walk *w, int64_t *lo, int64_t *hi);
 /* The row at pos: every tile of it, `first` being the sums before. */
 void walk_row(Walk *w, KVal first);
+
+/* ---- pieces of a walk, for families that cut rows in another way */
+
+/* A loop that carries the sums of so many pixels, `vecs` each; acc has them inside, and after walk_leave() behind it. */
+KVal walk_enter(const Walk *w, unsigned pixels, KVal lo, KVal hi, int64_t step, Acc *acc);
+void walk_leave(const Walk *w, unsigned pixels, const Acc *body);
+/* Every kernel row that meets the input at pos. */
+void walk_kernel(Walk *w, unsigned pixels, KVal x, WalkRow *fn, const void *tile, Acc *acc);
+/* The node's result at pos, pixel `column`, channels `c`. */
+DensePoint walk_point(const Walk *w, DenseIndex column, DenseIndex c, unsigned lanes);
+
 /* dense_few.c: convolutions of few output channels; false: not one that it takes. */
 bool dense_few(DenseLower *d, Val v);
 
