@@ -133,6 +133,7 @@ static const char *model_path(Suite *s, const char *file)
 static void test_model(Suite *s, const Real *m)
 {
   const char *path = model_path(s, m->file);
+  const char *flags = getenv("MICC_FLAGS"); /* more of micc's options, to see what they do to the figures */
   Ways w = {.n = 0};
 
   suite_section(s, m->file);
@@ -141,7 +142,7 @@ static void test_model(Suite *s, const Real *m)
     return;
   }
   if (MICC_HAVE_LLVM)
-    way_exe(s, path, "--context=1024", &w);
+    way_exe(s, path, flags ? arena_printf(&s->arena, "--context=1024 %s", flags) : "--context=1024", &w);
   else
     way_run(s, path, "--backend=tcc", &w);
   test_kl(s, m, w.way);
