@@ -1,6 +1,6 @@
 /* onnx.c - libFuzzer entry of the ONNX reader: any bytes give a sound model or one error line, and so does any
  * tensor in it. */
-#include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/onnx_tools.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

@@ -1,6 +1,6 @@
 /* onnx_import.c - libFuzzer entry of the ONNX importer: any bytes give a module that verifies or one error line. */
 #include "frontend/onnx/import.h"
-#include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/onnx_tools.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

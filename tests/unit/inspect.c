@@ -3,7 +3,7 @@
 #include "driver/inspect_onnx.c"
 #include "driver/inspect_text.c"
 #include "tests/unit/gguf_tools.h"
-#include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/onnx_tools.h"
 
 #include <criterion/criterion.h>
 #include <criterion/redirect.h>

@@ -9,7 +9,7 @@
  *
  * The values in ms*.txt are what ONNX Runtime 1.32 gives, those in signal.txt what numpy gives in f64. */
 #include "frontend/onnx/onnx_ops.h"
-#include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/onnx_tools.h"
 
 #include <criterion/criterion.h>
 #include <dirent.h>

@@ -1,7 +1,7 @@
 /* onnx_import.c - the ONNX importer: what becomes of a model (as the printed module), and what it says of models and
  * options that it cannot take. Operators themselves are tested by the backend suite (tests/e2e/onnx_suite.c). */
 #include "frontend/onnx/onnx_ops.h"
-#include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/onnx_tools.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
  * dilations and groups beside their definition, recurrences over sequences of different lengths beside shorter ones, and
  * what becomes of Resize. */
 #include "frontend/onnx/import.h"
-#include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/onnx_tools.h"
 
 #include <criterion/criterion.h>
 

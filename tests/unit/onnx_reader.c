@@ -1,18 +1,13 @@
-/* onnx_reader.c - the ONNX reader against good, bad, damaged and real files.
+/* onnx_reader.c - the ONNX reader against good, bad and damaged files.
  * MICC_UPDATE=1 rewrites the fuzzer's seeds in tests/fuzz/onnx. */
-#include "tests/unit/onnx_tools.h"
 #include "tests/unit/support/files.h"
+#include "tests/unit/support/onnx_case.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static const char seeds_dir[] = MICC_SOURCE_DIR "/tests/fuzz/onnx";
 
-/* A model of this graph. */
-#define MODEL(graph) "1:8 8{ 2:13 } 7{ " graph " }"
 #define FLOAT4(name) "11{ 1\"" name "\" 2{ 1{ 1:1 2{ 1{ 1:4 } } } } } "
 
 /* Initialisers in every form: packed and loose numbers, raw bytes, none at all. */
@@ -57,62 +52,29 @@ static const char seeds_dir[] = MICC_SOURCE_DIR "/tests/fuzz/onnx";
 static const struct {
   const char *name, *bytes;
 } good[] = {
-    {"relu", MODEL("1{ 1'x' 2'y' 3'n' 4'Relu' } 2'g' " FLOAT4("x") "12{ 1'y' 2{ 1{ 1:1 } } }")},
-    {"storage", MODEL(STORAGE)},
-    {"narrow", MODEL(NARROW)},
-    {"sparse", MODEL(SPARSE)},
-    {"attributes", MODEL(ATTRS)},
-    {"types", MODEL(TYPES)},
+    {"relu", ONNX_MODEL("1{ 1'x' 2'y' 3'n' 4'Relu' } 2'g' " FLOAT4("x") "12{ 1'y' 2{ 1{ 1:1 } } }")},
+    {"storage", ONNX_MODEL(STORAGE)},
+    {"narrow", ONNX_MODEL(NARROW)},
+    {"sparse", ONNX_MODEL(SPARSE)},
+    {"attributes", ONNX_MODEL(ATTRS)},
+    {"types", ONNX_MODEL(TYPES)},
     {"texts", "1:4 2'maker' 3'1.0' 4'org.example' 5:7 6'two\nlines' 14{ 1'license' 2'MIT' } 14{ } "
               "8{ 2:11 } 8{ 1'com.microsoft' 2:1 } 7{ 10'doc' } 15'unknown' 99:5 98f1 97d1"},
-    {"functions", MODEL("1{ 4'F' 7'mine' 1'x' 2'y' 8'two' }") " 25{ 1'F' 10'mine' 13'two' 4'a' 5'b' 6'alpha' "
-                                                              "11{ 1'beta' 2f1 20:1 } 8'doc' 9{ 2:13 } "
-                                                              "7{ 4'Elu' 1'a' 2'b' 5{ 1'alpha' 21'alpha' "
-                                                              "20:1 } } 12{ 1'b' } }"},
-    {"external", MODEL("5{ 8'w' 1:2 2:1 13{ 1'location' 2'data.bin' } 13{ 1'offset' 2'4' } "
-                       "13{ 1'length' 2'8' } 14:1 }")},
+    {"functions",
+     ONNX_MODEL("1{ 4'F' 7'mine' 1'x' 2'y' 8'two' }") " 25{ 1'F' 10'mine' 13'two' 4'a' 5'b' 6'alpha' "
+                                                      "11{ 1'beta' 2f1 20:1 } 8'doc' 9{ 2:13 } "
+                                                      "7{ 4'Elu' 1'a' 2'b' 5{ 1'alpha' 21'alpha' "
+                                                      "20:1 } } 12{ 1'b' } }"},
+    {"external", ONNX_MODEL("5{ 8'w' 1:2 2:1 13{ 1'location' 2'data.bin' } 13{ 1'offset' 2'4' } "
+                            "13{ 1'length' 2'8' } 14:1 }")},
     {"version-1", "1:1 2'old' 7{ 1{ 4'Abs' 1'x' 2'y' 5{ 1'k' 3:1 } } }"},
 };
 
-/* ---- helpers */
-
-typedef struct {
-  Arena arena;
-  uint8_t *copy;
-  OnnxModel *m;
-  Err e;
-} Case;
-
-static Case parse_bytes(const void *data, size_t n)
-{
-  Case c = {.copy = exact_copy(data, n)};
-  onnx_parse(c.copy, n, "t.onnx", &c.arena, &c.m, &c.e);
-  return c;
-}
-
-static Case parse(const char *text)
-{
-  Arena a = {0};
-  Text t = {.arena = &a};
-
-  onnx_text(&t, text);
-  Case c = parse_bytes(t.data, t.len);
-  arena_free(&a);
-  return c;
-}
-
-static void done(Case *c)
-{
-  onnx_close(c->m);
-  arena_free(&c->arena);
-  free(c->copy);
-}
-
-static Case parse_good(const char *name)
+static OnnxCase parse_good(const char *name)
 {
   for (size_t i = 0; i < COUNT(good); i++)
     if (!strcmp(good[i].name, name)) {
-      Case c = parse(good[i].bytes);
+      OnnxCase c = onnx_case_parse(good[i].bytes);
       cr_assert(c.m, "%s: %s", name, c.e.text);
       return c;
     }
@@ -120,54 +82,15 @@ static Case parse_good(const char *name)
   abort();
 }
 
-static void write_text(const char *path, const char *text)
-{
-  Arena a = {0};
-  Text t = {.arena = &a};
-
-  onnx_text(&t, text);
-  file_write(path, t.data, t.len);
-  arena_free(&a);
-}
-
-/* "f32[3] 1.5 -2 0.25" */
-static const char *shown(const Tensor *v, Arena *a)
-{
-  Text t = {.arena = a};
-
-  type_print(&v->type, &t);
-  for (int64_t i = 0; i < type_count(&v->type); i++)
-    text_printf(&t, " %.20Lg", tensor_get(v, i));
-  return t.data;
-}
-
-static const char *value(Case *c, const char *name)
-{
-  const OnnxGraph *g = c->m->graph;
-  Tensor v;
-  Err e = {0};
-
-  for (uint32_t i = 0; i < g->n_initializers; i++)
-    if (!strcmp(g->initializers[i]->name, name))
-      return onnx_tensor_value(g->initializers[i], &c->arena, &v, &e) ? shown(&v, &c->arena)
-                                                                      : arena_strdup(&c->arena, e.text);
-  for (uint32_t i = 0; i < g->n_sparse_initializers; i++)
-    if (!strcmp(g->sparse_initializers[i]->values->name, name))
-      return onnx_sparse_value(g->sparse_initializers[i], &c->arena, &v, &e)
-                 ? shown(&v, &c->arena)
-                 : arena_strdup(&c->arena, e.text);
-  return "absent";
-}
-
 /* ---- good files */
 
 Test(onnx_reader, good_files)
 {
   for (size_t i = 0; i < COUNT(good); i++) {
-    Case c = parse(good[i].bytes);
+    OnnxCase c = onnx_case_parse(good[i].bytes);
     cr_assert(c.m, "%s: %s", good[i].name, c.e.text);
     onnx_touch(c.m);
-    done(&c);
+    onnx_case_close(&c);
   }
 }
 
@@ -208,16 +131,16 @@ Test(onnx_reader, values)
       {"sparse", "pairs", "i8[2,3] 0 3 0 0 0 4"},
   };
   for (size_t i = 0; i < COUNT(cases); i++) {
-    Case c = parse_good(cases[i].file);
-    cr_expect_str_eq(value(&c, cases[i].tensor), cases[i].want, "%s: %s", cases[i].tensor,
-                     value(&c, cases[i].tensor));
-    done(&c);
+    OnnxCase c = parse_good(cases[i].file);
+    cr_expect_str_eq(onnx_case_value(&c, cases[i].tensor), cases[i].want, "%s: %s", cases[i].tensor,
+                     onnx_case_value(&c, cases[i].tensor));
+    onnx_case_close(&c);
   }
 }
 
 Test(onnx_reader, strings)
 {
-  Case c = parse_good("storage");
+  OnnxCase c = parse_good("storage");
   const OnnxGraph *g = c.m->graph;
   OnnxText *s;
 
@@ -226,12 +149,12 @@ Test(onnx_reader, strings)
   cr_expect(!onnx_tensor_strings(g->initializers[0], &c.arena, &s, &c.e));
   cr_expect(strstr(c.e.text, "tensor 'f32': its elements are of type float, expected strings"), "%s",
             c.e.text);
-  done(&c);
+  onnx_case_close(&c);
 }
 
 Test(onnx_reader, attributes)
 {
-  Case c = parse_good("attributes");
+  OnnxCase c = parse_good("attributes");
   const OnnxNode *n = c.m->graph->nodes[0];
   const OnnxAttr *a;
 
@@ -257,12 +180,12 @@ Test(onnx_reader, attributes)
   cr_expect((a = onnx_attr(n, "old ints")) && a->type == ONNX_ATTR_INTS && a->n_ints == 2);
   cr_expect((a = onnx_attr(n, "none")) && a->type == ONNX_ATTR_UNDEFINED);
   cr_expect_null(onnx_attr(n, "absent"));
-  done(&c);
+  onnx_case_close(&c);
 }
 
 Test(onnx_reader, types)
 {
-  Case c = parse_good("types");
+  OnnxCase c = parse_good("types");
   OnnxValueInfo **in = c.m->graph->inputs;
   const OnnxType *t = in[0]->type;
 
@@ -277,12 +200,12 @@ Test(onnx_reader, types)
   cr_expect(in[6]->type->kind == ONNX_TYPE_SPARSE && in[6]->type->dims[0]->value == 2);
   cr_expect(in[7]->type->kind == ONNX_TYPE_OPAQUE);
   cr_expect_null(in[8]->type);
-  done(&c);
+  onnx_case_close(&c);
 }
 
 Test(onnx_reader, model)
 {
-  Case c = parse_good("texts"), f = parse_good("functions"), old = parse_good("version-1");
+  OnnxCase c = parse_good("texts"), f = parse_good("functions"), old = parse_good("version-1");
 
   cr_expect_str_eq(c.m->producer_name.data, "maker");
   cr_expect_str_eq(c.m->doc.data, "two\nlines");
@@ -293,9 +216,9 @@ Test(onnx_reader, model)
   cr_expect(f.m->n_functions == 1 && !strcmp(f.m->functions[0]->attributes[0], "alpha"));
   cr_expect(f.m->functions[0]->attribute_protos[0]->f == 1 && onnx_opset(f.m, "") == 13);
   cr_expect_str_eq(onnx_where(f.m, &f.m->graph->nodes[0]->place, &f.arena), "t.onnx:0xa");
-  done(&c);
-  done(&f);
-  done(&old);
+  onnx_case_close(&c);
+  onnx_case_close(&f);
+  onnx_case_close(&old);
 }
 
 Test(onnx_reader, elements)
@@ -335,62 +258,64 @@ static const struct {
     {"1'x' 7{ }", "0x0: model: ir_version has wire type 2, expected 0"},
     {"1:8 7:5", "0x2: model: graph has wire type 0, expected 2"},
     {"1:8 7{ } 7{ }", "0x4: model: graph is there twice"},
-    {MODEL("1{ 4'A' 5{ 1'k' 8f1.5 } }"), "0x12: attribute: ints has wire type 5, expected 0"},
-    {MODEL("1{ 4'A' 5{ 1'k' 7x0000 } }"), "0x12: attribute: floats has 2 bytes, expected a multiple of 4"},
-    {MODEL("1{ 4'A' 5{ 1'k' 8x01ff } }"), "0x12: attribute: ints holds no valid numbers"},
-    {MODEL("1{ 4'A' 5{ 1'k' 8xffffffffffffffffff02 } }"), "0x12: attribute: ints holds no valid numbers"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 8f1.5 } }"), "0x12: attribute: ints has wire type 5, expected 0"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 7x0000 } }"),
+     "0x12: attribute: floats has 2 bytes, expected a multiple of 4"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 8x01ff } }"), "0x12: attribute: ints holds no valid numbers"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 8xffffffffffffffffff02 } }"),
+     "0x12: attribute: ints holds no valid numbers"},
     /* names */
-    {MODEL("1{ 3x61ff }"), "0xd: node: name holds byte 0xff, expected valid UTF-8"},
-    {MODEL("1{ 3x6100 }"), "0xd: node: name holds control character 0x00, expected text"},
-    {MODEL("1{ 3*65536 }"), "0xe: node: name has 65536 bytes, expected at most 65535"},
+    {ONNX_MODEL("1{ 3x61ff }"), "0xd: node: name holds byte 0xff, expected valid UTF-8"},
+    {ONNX_MODEL("1{ 3x6100 }"), "0xd: node: name holds control character 0x00, expected text"},
+    {ONNX_MODEL("1{ 3*65536 }"), "0xe: node: name has 65536 bytes, expected at most 65535"},
     /* structure */
-    {MODEL("1{ 3'n' }"), "0xa: node 'n': no op_type"},
-    {MODEL("1{ 3'n' 4'' }"), "0xa: node 'n': no op_type"},
-    {MODEL("1{ 4'A' 5{ 1'k' 3:1 } 5{ 1'j' 3:1 } 5{ 1'k' 3:2 } }"), "0x1d: attribute 'k' is there twice"},
-    {MODEL("1{ 4'A' 5{ 1'k' 20:15 } }"), "0xf: attribute 'k': type 15, expected 1 to 14"},
-    {MODEL("1{ 4'A' 5{ 1'k' 20:-1 } }"), "0xf: attribute 'k': type -1, expected 1 to 14"},
-    {MODEL("1{ 4'A' 5{ 1'k' 20:4 } }"), "0xf: attribute 'k': the value is missing"},
-    {MODEL("1{ 4'A' 5{ 1'k' 20:5 3:1 } }"), "0xf: attribute 'k': the value is missing"},
-    {MODEL("5{ 2:1 }"), "0xa: initializer: no name"},
-    {MODEL("15{ 1{ 8'v' } }"), "0xa: sparse tensor: no indices"},
-    {MODEL("15{ 2{ } }"), "0xa: sparse tensor: no values"},
-    {MODEL("15{ 1{ } 2{ } }"), "0xa: sparse initializer: no name"},
-    {MODEL("11{ 1'x' 2{ 1{ } 4{ 1{ } } } }"), "0xf: type: is of two kinds"},
-    {MODEL("11{ 1'x' 2{ 4{ } } }"), "0xf: type: its elements have no type"},
+    {ONNX_MODEL("1{ 3'n' }"), "0xa: node 'n': no op_type"},
+    {ONNX_MODEL("1{ 3'n' 4'' }"), "0xa: node 'n': no op_type"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 3:1 } 5{ 1'j' 3:1 } 5{ 1'k' 3:2 } }"), "0x1d: attribute 'k' is there twice"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 20:15 } }"), "0xf: attribute 'k': type 15, expected 1 to 14"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 20:-1 } }"), "0xf: attribute 'k': type -1, expected 1 to 14"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 20:4 } }"), "0xf: attribute 'k': the value is missing"},
+    {ONNX_MODEL("1{ 4'A' 5{ 1'k' 20:5 3:1 } }"), "0xf: attribute 'k': the value is missing"},
+    {ONNX_MODEL("5{ 2:1 }"), "0xa: initializer: no name"},
+    {ONNX_MODEL("15{ 1{ 8'v' } }"), "0xa: sparse tensor: no indices"},
+    {ONNX_MODEL("15{ 2{ } }"), "0xa: sparse tensor: no values"},
+    {ONNX_MODEL("15{ 1{ } 2{ } }"), "0xa: sparse initializer: no name"},
+    {ONNX_MODEL("11{ 1'x' 2{ 1{ } 4{ 1{ } } } }"), "0xf: type: is of two kinds"},
+    {ONNX_MODEL("11{ 1'x' 2{ 4{ } } }"), "0xf: type: its elements have no type"},
     {"1:8 8{ 2:-1 } 7{ }", "0x4: opset import: version -1"},
-    {MODEL("5{ 8'w' 1:-1 2:1 }"), "0xa: tensor: dimension of size -1"},
-    {MODEL("5{ 8'w' 1[4294967296 4294967296] 2:1 }"),
+    {ONNX_MODEL("5{ 8'w' 1:-1 2:1 }"), "0xa: tensor: dimension of size -1"},
+    {ONNX_MODEL("5{ 8'w' 1[4294967296 4294967296] 2:1 }"),
      "0xa: tensor: the dimensions make 2^63 elements or more"},
-    {MODEL("5{ 8'w' 1[4294967296 4294967296 0] 2:1 }"),
+    {ONNX_MODEL("5{ 8'w' 1[4294967296 4294967296 0] 2:1 }"),
      "0xa: tensor: the dimensions make 2^63 elements or more"},
-    {MODEL("5{ 8'w' 1*65 2:1 }"), "0xa: tensor: 65 dimensions, expected at most 64"},
+    {ONNX_MODEL("5{ 8'w' 1*65 2:1 }"), "0xa: tensor: 65 dimensions, expected at most 64"},
     /* external data */
-    {MODEL("5{ 8'w' 14:1 }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 }"),
      "0xa: tensor 'w': external data in '', expected a path inside the model's folder"},
-    {MODEL("5{ 8'w' 14:1 13{ 1'location' 2'/etc/passwd' } }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 13{ 1'location' 2'/etc/passwd' } }"),
      "0xa: tensor 'w': external data in '/etc/passwd', expected a path inside the model's folder"},
-    {MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a/../../b' } }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a/../../b' } }"),
      "0xa: tensor 'w': external data in 'a/../../b', expected a path inside the model's folder"},
-    {MODEL("5{ 8'w' 14:1 13{ 1'location' 2'..' } }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 13{ 1'location' 2'..' } }"),
      "0xa: tensor 'w': external data in '..', expected a path inside the model's folder"},
-    {MODEL("5{ 8'w' 14:1 13{ 1'location' 2x610062 } }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 13{ 1'location' 2x610062 } }"),
      "0xa: tensor 'w': external data in 'a', expected a path inside the model's folder"},
-    {MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a' } 13{ 1'offset' 2'-1' } }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a' } 13{ 1'offset' 2'-1' } }"),
      "0xa: tensor 'w': external data: offset '-1', expected a number"},
-    {MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a' } 13{ 1'length' 2'18446744073709551616' } }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a' } 13{ 1'length' 2'18446744073709551616' } }"),
      "0xa: tensor 'w': external data: length '18446744073709551616', expected a number"},
-    {MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a' } 13{ 1'length' } }"),
+    {ONNX_MODEL("5{ 8'w' 14:1 13{ 1'location' 2'a' } 13{ 1'length' } }"),
      "0xa: tensor 'w': external data: length '', expected a number"},
 };
 
 Test(onnx_reader, bad_files)
 {
   for (size_t i = 0; i < COUNT(bad); i++) {
-    Case c = parse(bad[i].bytes);
+    OnnxCase c = onnx_case_parse(bad[i].bytes);
     cr_expect(!c.m, "bad file %zu is accepted: %s", i, bad[i].message);
     cr_expect(!strncmp(c.e.text, "t.onnx:", 7) && !strcmp(c.e.text + 7, bad[i].message),
               "got:  %s\nwant: t.onnx:%s", c.e.text, bad[i].message);
-    done(&c);
+    onnx_case_close(&c);
   }
 }
 
@@ -427,11 +352,11 @@ Test(onnx_reader, no_value)
 {
   for (size_t i = 0; i < COUNT(no_value); i++) {
     Arena a = {0};
-    Case c = parse(arena_printf(&a, "1:8 8{ 2:13 } 7{ 5{ 8'w' %s } }", no_value[i].tensor));
+    OnnxCase c = onnx_case_parse(arena_printf(&a, "1:8 8{ 2:13 } 7{ 5{ 8'w' %s } }", no_value[i].tensor));
     cr_assert(c.m, "%s", c.e.text);
     const char *want = arena_printf(&a, "t.onnx:0xa: tensor 'w': %s", no_value[i].message);
-    cr_expect_str_eq(value(&c, "w"), want, "%zu: %s", i, value(&c, "w"));
-    done(&c);
+    cr_expect_str_eq(onnx_case_value(&c, "w"), want, "%zu: %s", i, onnx_case_value(&c, "w"));
+    onnx_case_close(&c);
     arena_free(&a);
   }
 }
@@ -453,10 +378,10 @@ Test(onnx_reader, sparse_without_value)
   };
   for (size_t i = 0; i < COUNT(cases); i++) {
     Arena a = {0};
-    Case c = parse(arena_printf(&a, "1:8 8{ 2:13 } 7{ 15{ %s } }", cases[i].tensor));
+    OnnxCase c = onnx_case_parse(arena_printf(&a, "1:8 8{ 2:13 } 7{ 15{ %s } }", cases[i].tensor));
     cr_assert(c.m, "%s", c.e.text);
-    cr_expect(strstr(value(&c, "w"), cases[i].message), "%zu: %s", i, value(&c, "w"));
-    done(&c);
+    cr_expect(strstr(onnx_case_value(&c, "w"), cases[i].message), "%zu: %s", i, onnx_case_value(&c, "w"));
+    onnx_case_close(&c);
     arena_free(&a);
   }
 }
@@ -480,117 +405,10 @@ Test(onnx_reader, depth)
     Text model = {.arena = &a};
     onnx_text(&model, "1:8 8{ 2:13 }");
     onnx_bytes(&model, 7, bytes.data, bytes.len);
-    Case c = parse_bytes(model.data, model.len);
+    OnnxCase c = onnx_case_bytes(model.data, model.len);
     cr_expect(levels == 10 ? c.m != NULL : strstr(c.e.text, ": more than 100 messages in each other") != NULL,
               "%s", c.e.text);
-    done(&c);
-    arena_free(&a);
-  }
-}
-
-/* ---- files */
-
-Test(onnx_reader, external)
-{
-  char dir[] = "/tmp/micc-onnx-XXXXXX", path[64], other[64], data[64], link_path[64];
-  Arena a = {0};
-  static const float numbers[] = {0, 1.5F, -2, 4};
-
-  cr_assert(mkdtemp(dir));
-  snprintf(path, sizeof path, "%s/m.onnx", dir);
-  snprintf(other, sizeof other, "%s/n.onnx", dir);
-  snprintf(data, sizeof data, "%s/data.bin", dir);
-  snprintf(link_path, sizeof link_path, "%s/link", dir);
-  file_write(data, numbers, sizeof numbers);
-  write_text(path,
-             MODEL("5{ 8'w' 1:2 2:1 13{ 1'location' 2'data.bin' } 13{ 1'offset' 2'4' } 14:1 } "
-                   "5{ 8'odd' 1:6 2:3 13{ 1'location' 2'./data.bin' } 13{ 1'offset' 2'1' } 14:1 } "
-                   "5{ 8'long' 1:4 2:1 13{ 1'location' 2'data.bin' } 13{ 1'offset' 2'4' } 14:1 } "
-                   "5{ 8'far' 1:4 2:1 13{ 1'location' 2'data.bin' } 13{ 1'offset' 2'999999999999' } 14:1 } "
-                   "5{ 8'link' 1:4 2:1 13{ 1'location' 2'link' } 14:1 } "
-                   "5{ 8'folder' 1:4 2:1 13{ 1'location' 2'.' } 14:1 } "
-                   "5{ 8'none' 1:0 2:1 13{ 1'location' 2'nowhere' } 14:1 }"));
-  cr_assert(!symlink("/etc/passwd", link_path));
-  Case c = {0};
-  cr_assert(onnx_read(path, &c.arena, &c.m, &c.e), "%s", c.e.text);
-  cr_expect_str_eq(value(&c, "w"), "f32[2] 1.5 -2");
-  cr_expect(!strncmp(value(&c, "odd"), "i8[6] 0 0 0 0 0 -64", 19), "%s", value(&c, "odd"));
-  cr_expect(strstr(value(&c, "long"), "tensor 'long': 16 bytes at 0x4 of '"), "%s", value(&c, "long"));
-  cr_expect(strstr(value(&c, "far"), "16 bytes at 0xe8d4a50fff of '"), "%s", value(&c, "far"));
-  cr_expect(strstr(value(&c, "link"), ", which leads out of the model's folder"), "%s", value(&c, "link"));
-  cr_expect(strstr(value(&c, "folder"), "/.', which leads out of the model's folder"), "%s",
-            value(&c, "folder"));
-  cr_expect_str_eq(value(&c, "none"), "f32[0]");
-  done(&c);
-  unlink(link_path);
-
-  /* A model that is a link itself, beside which nothing lies. */
-  char away[] = "/tmp/micc-onnx-XXXXXX";
-  cr_assert(mkdtemp(away));
-  snprintf(link_path, sizeof link_path, "%s/m.onnx", away);
-  snprintf(other, sizeof other, "%s/data.bin", away);
-  cr_assert(!symlink(path, link_path) && !symlink(data, other));
-  c = (Case){0};
-  cr_assert(onnx_read(link_path, &c.arena, &c.m, &c.e), "%s", c.e.text);
-  cr_expect_str_eq(value(&c, "w"), "f32[2] 1.5 -2");
-  done(&c);
-  const char *made[] = {link_path, other, path, data};
-  for (size_t i = 0; i < COUNT(made); i++)
-    unlink(made[i]);
-  rmdir(away);
-  rmdir(dir);
-  arena_free(&a);
-}
-
-Test(onnx_reader, tensor_file)
-{
-  char path[] = "/tmp/micc-onnx-XXXXXX";
-  Arena a = {0};
-  OnnxTensor *t;
-  Tensor v;
-  Err e = {0};
-
-  close(mkstemp(path));
-  write_text(path, "1[2 1] 2:1 8'x' 9x0000c03f000000c0");
-  cr_assert(onnx_read_tensor(path, &a, &t, &e) && onnx_tensor_value(t, &a, &v, &e), "%s", e.text);
-  cr_expect_str_eq(shown(&v, &a), "f32[2,1] 1.5 -2");
-  cr_expect_str_eq(t->name, "x");
-  write_text(path, "1:-2 2:1");
-  cr_expect(!onnx_read_tensor(path, &a, &t, &e) && onnx_error_is_line(&e, path), "%s", e.text);
-  e = (Err){0};
-  unlink(path);
-  cr_expect(!onnx_read_tensor(path, &a, &t, &e) && strstr(e.text, "cannot be opened"));
-  arena_free(&a);
-}
-
-Test(onnx_reader, probe)
-{
-  static const struct {
-    const char *bytes;
-    bool is_model;
-  } cases[] = {
-      {"1:8 7{ }", true},
-      {"7{ } 1:8", true},
-      {"1:8 8{ 2:13 } !3a05", true},
-      {"", false},
-      {"1:8", false},
-      {"7{ }", false},
-      {"1:0 7{ }", false},
-      {"1:8 7{ } 99:1", false},
-      {"1:8 20{ } 7{ } 26{ }", true},
-      {"1:8 7:1", false},
-      {"1'x' 7{ }", false},
-      {"!3a05", false},
-      {"!47475546030000000000", false},
-      {"!1c00000054464c33", false},
-  };
-  for (size_t i = 0; i < COUNT(cases); i++) {
-    Arena a = {0};
-    Text t = {.arena = &a};
-    onnx_text(&t, cases[i].bytes);
-    uint8_t *copy = exact_copy(t.data, t.len);
-    cr_expect(onnx_probe(copy, t.len) == cases[i].is_model, "%s", cases[i].bytes);
-    free(copy);
+    onnx_case_close(&c);
     arena_free(&a);
   }
 }
@@ -604,11 +422,11 @@ Test(onnx_reader, every_truncation)
     Text t = {.arena = &a};
     onnx_text(&t, good[i].bytes);
     for (size_t n = 0; n < t.len; n++) {
-      Case c = parse_bytes(t.data, n);
+      OnnxCase c = onnx_case_bytes(t.data, n);
       cr_expect(c.m || onnx_error_is_line(&c.e, "t.onnx:"), "%s", c.e.text);
       if (c.m)
         onnx_touch(c.m);
-      done(&c);
+      onnx_case_close(&c);
     }
     arena_free(&a);
   }
@@ -644,13 +462,13 @@ Test(onnx_reader, damages)
     for (int k = 0; k < 1000; k++) {
       char *copy = arena_copy(&a, t.data, t.len);
       damage(copy, t.len, &seed);
-      Case c = parse_bytes(copy, t.len);
+      OnnxCase c = onnx_case_bytes(copy, t.len);
       if (c.m)
         onnx_touch(c.m);
       else
         cr_expect(onnx_error_is_line(&c.e, "t.onnx:"), "%s", c.e.text);
       valid += c.m != NULL;
-      done(&c);
+      onnx_case_close(&c);
     }
     arena_free(&a);
   }
@@ -664,94 +482,17 @@ Test(onnx_reader, allocations_fail)
     Text t = {.arena = &a};
     onnx_text(&t, good[4].bytes);
     uint8_t *copy = exact_copy(t.data, t.len);
-    Case c = {.copy = copy};
+    OnnxCase c = {.copy = copy};
     mem_fail_at(n);
     onnx_parse(copy, t.len, "t.onnx", &c.arena, &c.m, &c.e);
     mem_fail_at(0);
     bool whole = c.m != NULL;
     cr_expect(whole || !strcmp(c.e.text, "t.onnx: out of memory while reading"), "%s", c.e.text);
-    done(&c);
+    onnx_case_close(&c);
     arena_free(&a);
     if (whole)
       break;
   }
-}
-
-/* ---- real files */
-
-typedef struct {
-  int models, tensors;
-  uint64_t values, refused;
-} Real;
-
-static void read_model(const char *path, Real *r)
-{
-  Case c = {0};
-
-  cr_assert(onnx_read(path, &c.arena, &c.m, &c.e), "%s", c.e.text);
-  cr_expect(onnx_probe(c.m->file->data, c.m->file->bytes), "%s", path);
-  OnnxTouch t = onnx_touch(c.m);
-  r->models++;
-  r->values += t.values;
-  r->refused += t.refused;
-  done(&c);
-}
-
-/* The .pb files of test suites are tensors, but for inputs and outputs that are sequences or optionals. */
-static void read_tensor(const char *path, Real *r)
-{
-  Arena a = {0};
-  OnnxTensor *t;
-  Err e = {0};
-  OnnxTouch touch = {0};
-
-  if (onnx_read_tensor(path, &a, &t, &e))
-    onnx_touch_tensor(&touch, t);
-  r->tensors++;
-  r->refused += touch.refused;
-  arena_free(&a);
-}
-
-static bool ends_with(const char *s, const char *end)
-{
-  size_t n = strlen(s), k = strlen(end);
-  return n > k && !strcmp(s + n - k, end);
-}
-
-static void read_folder(const char *dir, Real *r)
-{
-  DIR *d = opendir(dir);
-
-  for (struct dirent *f; d && (f = readdir(d));) {
-    char path[2048];
-    struct stat st;
-    snprintf(path, sizeof path, "%s/%s", dir, f->d_name);
-    if (f->d_name[0] == '.' || stat(path, &st))
-      continue;
-    if (S_ISDIR(st.st_mode))
-      read_folder(path, r);
-    else if (ends_with(path, ".onnx"))
-      read_model(path, r);
-    else if (ends_with(path, ".pb"))
-      read_tensor(path, r);
-  }
-  if (d)
-    closedir(d);
-}
-
-Test(onnx_reader, real_files)
-{
-  Real r = {0};
-
-  if (access(MICC_SHARED_DIR, R_OK)) {
-    printf("skipped: the real files, no folder " MICC_SHARED_DIR "\n");
-    return;
-  }
-  read_folder(MICC_SHARED_DIR "/models", &r);
-  read_folder(MICC_SHARED_DIR "/suites/onnx-backend-tests", &r);
-  printf("%d real models and %d files of tensors are read; %lu tensors in models, %lu have no value\n",
-         r.models, r.tensors, (unsigned long)r.values, (unsigned long)r.refused);
-  cr_expect(r.models > 1900 && r.tensors > 6000);
 }
 
 /* ---- the fuzzer's seeds */

@@ -1,7 +1,7 @@
 /* onnx_tiny.c - see onnx_tiny.h */
 #include "tests/e2e/support/onnx_tiny.h"
 
-#include "tests/unit/onnx_tools.h"
+#include "tests/unit/support/onnx_tools.h"
 
 #include <math.h>
 
