@@ -392,11 +392,22 @@ static bool report(Verify *c, const Tensor *got, uint32_t n)
   return same;
 }
 
+/* Other formats are named by model_open(). */
+static bool read_model(Verify *c)
+{
+  if (compile_is_onnx(c->opt->model))
+    return onnx_read(c->opt->model, &c->arena, &c->onnx, c->e);
+  Model *m = model_open(c->opt->model, c->e);
+  if (!m)
+    return false;
+  model_close(m);
+  return fail(c->e, "%s: is a GGUF file; verify compares results of ONNX models", c->opt->model);
+}
+
 static bool verify(Verify *c)
 {
   c->target = c->opt->tcc ? target_find("c", c->e) : target_find(c->opt->cpu ? c->opt->cpu : "native", c->e);
-  if (!c->target || !onnx_read(c->opt->model, &c->arena, &c->onnx, c->e) || !read_case(c) || !import(c) ||
-      !collect_inputs(c))
+  if (!c->target || !read_model(c) || !read_case(c) || !import(c) || !collect_inputs(c))
     return false;
   c->oracle = pass_widen(module_copy(c->module)->graphs.data[0], c->e);
   if (!c->oracle)

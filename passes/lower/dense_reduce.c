@@ -317,18 +317,23 @@ static void arg_lanes(DenseLower *d, void *ctx, DenseIndex at, unsigned lanes)
   store_result(r, k_cast(k, KE_i64, place));
 }
 
-bool lower_dense_arg(DenseLower *d, Val v)
+/* One axis, walked in its order. */
+static bool along_axis(DenseLower *d, Val v, uint32_t axis, DenseSpan *fn)
 {
-  uint32_t axis = graph_node(d->g, v)->attr.arg.axis;
   Reduce r;
 
   start(&r, d, v, 1u << axis);
   r.axis = axis;
   r.n = graph_node(d->g, r.x)->type.dim[axis];
   int64_t count = grid(&r, lanes_stay(&r), r.lanes);
-  over_lanes(&r, r.lanes, arg_lanes);
+  over_lanes(&r, r.lanes, fn);
   finish(&r, count);
   return true;
+}
+
+bool lower_dense_arg(DenseLower *d, Val v)
+{
+  return along_axis(d, v, graph_node(d->g, v)->attr.arg.axis, arg_lanes);
 }
 
 /* ---- scans */
@@ -354,16 +359,7 @@ static void scan_lanes(DenseLower *d, void *ctx, DenseIndex at, unsigned lanes)
 
 bool lower_dense_scan(DenseLower *d, Val v)
 {
-  uint32_t axis = graph_node(d->g, v)->attr.scan.axis;
-  Reduce r;
-
-  start(&r, d, v, 1u << axis);
-  r.axis = axis;
-  r.n = graph_node(d->g, r.x)->type.dim[axis];
-  int64_t count = grid(&r, lanes_stay(&r), r.lanes);
-  over_lanes(&r, r.lanes, scan_lanes);
-  finish(&r, count);
-  return true;
+  return along_axis(d, v, graph_node(d->g, v)->attr.scan.axis, scan_lanes);
 }
 
 /* ---- softmax, in f32: the row is computed once, into scratch */

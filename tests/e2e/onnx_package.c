@@ -137,6 +137,8 @@ static const struct {
     {MICC_EXE " tiny.onnx --shape=N=1 --emit=so --cpu=x86-64-v2,x86-64-v3", 1, "for one level"},
     {"cp tiny.onnx m.h; " MICC_EXE " m.h --shape=N=1 --emit=lib -o m.a", 1, "m.h: is the model file"},
     {MICC_EXE " tiny.onnx --shape=N=1 -o tiny.onnx", 1, "is the model file"},
+    {MICC_EXE " verify " MICC_SOURCE_DIR "/tests/data/stories260K.gguf --case .", 1,
+     "is a GGUF file; verify"},
     {MICC_EXE " verify tiny.onnx", 2, "verify takes a model and a folder"},
     {MICC_EXE " verify tiny.onnx --case none", 1, "none: has no input_0.npy"},
     {MICC_EXE " verify tiny.onnx --case none --rtol=-1", 2, "not a tolerance"},
