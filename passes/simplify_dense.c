@@ -5,6 +5,9 @@
 #include "passes/constants.h"
 #include "passes/simplify.h"
 
+/* A gather becomes a few slices if it is so long that what reads it can do without it. */
+enum { MAX_RUNS = 4, LONG_RUN = 64 };
+
 typedef Val RuleFn(Simplify *s, Val v);
 
 static const Node *node(const Simplify *s, Val v)
@@ -175,36 +178,78 @@ static Val simplify_pad(Simplify *s, Val v)
   return same_type(s, v, input(s, v, 0)) ? input(s, v, 0) : 0;
 }
 
-/* Indices start, start + step, ..: then it is a slice. */
-static bool progression(const Tensor *t, int64_t n, int64_t *start, int64_t *step)
+/* Indices from `at` on that are start, start + step, .. */
+static Attr run_at(const Tensor *t, int64_t at)
 {
-  int64_t count = type_count(&t->type);
+  int64_t count = type_count(&t->type), start = tensor_get_int(t, at), n = 1,
+          step = at + 1 < count ? tensor_get_int(t, at + 1) - start : 1;
+
+  while (at + n < count && tensor_get_int(t, at + n) == start + n * step)
+    n++;
+  return (Attr){.slice = {.start = start, .count = n, .step = n == 1 ? 1 : step}};
+}
+
+/* The same; where the last one begins a longer run, it is that one's: in 2 1 0 1 2 3 .. all from 0 on are together. */
+static Attr next_run(const Tensor *t, int64_t at)
+{
+  Attr run = run_at(t, at);
+  int64_t n = run.slice.count;
+
+  if (n > 1 && at + n < type_count(&t->type) && run_at(t, at + n - 1).slice.count > n)
+    run.slice.count--;
+  return run;
+}
+
+/* The runs that constant indices consist of; 0: too many, or out of range. */
+static uint32_t index_runs(const Tensor *t, int64_t n, Attr *run)
+{
+  int64_t count = type_count(&t->type), most = count < LONG_RUN ? 1 : MAX_RUNS;
+  uint32_t runs = 0;
 
   for (int64_t i = 0; i < count; i++)
     if (tensor_get_int(t, i) < 0 || tensor_get_int(t, i) >= n)
-      return false;
-  *start = count ? tensor_get_int(t, 0) : 0;
-  *step = count > 1 ? tensor_get_int(t, 1) - *start : 1;
-  for (int64_t i = 1; i < count; i++)
-    if (tensor_get_int(t, i) - tensor_get_int(t, i - 1) != *step)
-      return false;
-  return count > 0 && *step != 0;
+      return 0;
+  for (int64_t at = 0; at < count; at += run[runs++].slice.count) {
+    if (runs == most)
+      return 0;
+    run[runs] = next_run(t, at);
+  }
+  return runs;
 }
 
+static Val emit_run(Simplify *s, Val x, Attr run, uint32_t axis)
+{
+  bool repeats = run.slice.step == 0;
+  Type type = *type_at(s, x);
+
+  run.slice.axis = axis;
+  type.dim[axis] = run.slice.count;
+  if (repeats)
+    run.slice.count = run.slice.step = 1;
+  x = emit1(s, OP_slice, x, run, NULL);
+  return repeats ? emit1(s, OP_expand, x, (Attr){0}, &type) : x;
+}
+
+/* Constant indices that run along the axis are slices: reflected, repeated and wrapped edges among them. */
 static Val simplify_gather(Simplify *s, Val v)
 {
   const Node *n = node(s, v);
-  Val x = input(s, v, 0), index = input(s, v, 1);
+  Val x = input(s, v, 0), piece[MAX_RUNS];
   Type to = n->type;
-  Attr attr = {.slice = {.axis = n->attr.axis}};
+  uint32_t axis = n->attr.axis, runs = 0;
+  Attr run[MAX_RUNS];
   Arena tmp = {0};
   Tensor t;
 
-  bool fits = type_at(s, index)->rank <= 1 && constant_tensor(s->r.to, index, &tmp, &t) &&
-              progression(&t, type_at(s, x)->dim[attr.slice.axis], &attr.slice.start, &attr.slice.step);
-  attr.slice.count = fits ? type_count(&t.type) : 0;
+  if (constant_tensor(s->r.to, input(s, v, 1), &tmp, &t))
+    runs = index_runs(&t, type_at(s, x)->dim[axis], run);
   arena_free(&tmp);
-  return fits ? emit1(s, OP_reshape, emit1(s, OP_slice, x, attr, NULL), (Attr){0}, &to) : 0;
+  for (uint32_t i = 0; i < runs; i++)
+    piece[i] = emit_run(s, x, run[i], axis);
+  if (!runs)
+    return 0;
+  x = runs > 1 ? simplify_emit(s, OP_concat, piece, runs, (Attr){.axis = axis}, NULL) : piece[0];
+  return emit1(s, OP_reshape, x, (Attr){0}, &to);
 }
 
 /* ---- types */
