@@ -194,6 +194,14 @@ static bool add_outputs(Import *im, const OnnxGraph *g)
   return g->n_outputs ? im_ok(im) : im_fail(im, NULL, "the model has no outputs");
 }
 
+static void note_restored(Import *im)
+{
+  if (im->restored.nodes)
+    im_note(im, "MatMulNBits: the weights of %u node%s are stored as floats, %llu bytes in place of %llu",
+            im->restored.nodes, im->restored.nodes > 1 ? "s" : "", (unsigned long long)im->restored.stored,
+            (unsigned long long)im->restored.packed);
+}
+
 bool onnx_import(const OnnxModel *m, const OnnxImportOptions *opt, Arena *a, Module **out, Err *e)
 {
   Import im = {.arena = a, .module = module_new(a), .model = m, .opt = opt, .err = e};
@@ -207,6 +215,7 @@ bool onnx_import(const OnnxModel *m, const OnnxImportOptions *opt, Arena *a, Mod
       !import_nodes(&im, m->graph->nodes, m->graph->n_nodes) || !add_outputs(&im, m->graph))
     return false;
   import_sweep(&im);
+  note_restored(&im);
   *out = im.module;
   return module_verify(im.module, e);
 }

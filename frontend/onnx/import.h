@@ -82,6 +82,10 @@ typedef struct Import {
   uint32_t sequence_items;     /* in all of them */
   double work;                 /* that folding took so far: it has an end, whatever the file holds */
   uint64_t table_bytes;        /* and so have the tables that handlers made */
+  struct {
+    uint32_t nodes;
+    uint64_t packed, stored;
+  } restored; /* weights of few bits that are stored as numbers, and their bytes: the user is told */
 } Import;
 
 typedef bool (*OnnxHandler)(Import *im, const OnnxNode *n);

@@ -154,7 +154,8 @@ bool op_qgemm(Import *im, const OnnxNode *n)
 
 /* ---- MatMulNBits: weights of 2, 4 or 8 bits in blocks along K, packed from the low bits on
  *
- * Weights must be constant, and become a constant matrix [N, K] in the type of the scales. */
+ * Weights must be constant, and become a constant matrix [N, K] in the type of the scales: dense graphs have no blocks
+ * with scales. The import ends with a note that says so. */
 
 typedef struct {
   int64_t n, k, block, bits, blocks; /* blocks: in a row */
@@ -233,6 +234,9 @@ static Val restored(Import *im, const NBits *w)
   Tensor t = im_tensor_new(im, type_of(w->scales.type.dtype, 2, (int64_t[]){w->n, w->k}));
   int64_t row_bytes = w->blocks * w->block * w->bits / 8;
 
+  im->restored.nodes++;
+  im->restored.packed += tensor_bytes(&w->codes.type) + tensor_bytes(&w->scales.type);
+  im->restored.stored += tensor_bytes(&t.type);
   for (int64_t r = 0; t.data && r < w->n; r++)
     for (int64_t k = 0; k < w->k; k++) {
       int64_t b = w->has_group ? (int64_t)tensor_get(&w->group, k) : k / w->block;

@@ -6,6 +6,7 @@
  *   in TYPE[DIMS] VALUES | const .. | none            inputs; constants stand in the model
  *   out TYPE[DIMS] VALUES | none                      outputs; "none": nobody wants it
  *   error TEXT                                        instead of outputs: the message that must come
+ *   note TEXT                                         what the user is told besides
  *
  * The values in ms*.txt are what ONNX Runtime 1.32 gives, those in signal.txt what numpy gives in f64. */
 #include "frontend/onnx/onnx_ops.h"
@@ -20,7 +21,7 @@ enum { SLOTS_MAX = 16 };
 
 typedef struct {
   Arena arena;
-  const char *file, *about, *error;
+  const char *file, *about, *error, *note;
   Text graph; /* in the notation of onnx_tools.h */
   int opset;
   Tensor in[SLOTS_MAX], out[SLOTS_MAX];
@@ -167,6 +168,8 @@ static void read_case(Case *c, char *text)
       c->error = rest;
       text_printf(&node, "2'y' ");
       text_printf(&c->graph, "12{ 1'y' } ");
+    } else if (word == 4 && !memcmp(line, "note", 4)) {
+      c->note = rest;
     } else {
       read_node(c, line, &node);
     }
@@ -204,11 +207,12 @@ static void check_case(const char *file, char *text)
 
   c.graph.arena = &c.arena;
   read_case(&c, text);
-  Text bytes = {.arena = &c.arena};
+  Text bytes = {.arena = &c.arena}, notes = {.arena = &c.arena};
+  text_add(&notes, "", 0);
   onnx_text(&bytes, arena_printf(&c.arena, "1:8 8{ 2:%d } 8{ 1'com.microsoft' 2:1 } 7{ 2'g' %s }", c.opset,
                                  c.graph.data));
   bool ok = onnx_parse((const uint8_t *)bytes.data, bytes.len, "m.onnx", &c.arena, &model, &e) &&
-            onnx_import(model, &(OnnxImportOptions){0}, &c.arena, &m, &e);
+            onnx_import(model, &(OnnxImportOptions){.notes = &notes}, &c.arena, &m, &e);
   if (c.error) {
     cr_assert(!ok && strstr(e.text, c.error), "%s: %s: said '%s'", file, c.about, e.text);
   } else {
@@ -217,6 +221,7 @@ static void check_case(const char *file, char *text)
     graph_eval_dense(m->graphs.data[0], &c.arena, c.in, got);
     for (uint32_t k = 0; k < c.n_out; k++)
       compare(&c, &got[k], k);
+    cr_expect(!c.note || strstr(notes.data, c.note), "%s: %s: noted '%s'", file, c.about, notes.data);
   }
   onnx_close(model);
   arena_free(&c.arena);
