@@ -285,10 +285,10 @@ static void gen_hyper(Gen *g, Hyper *h, Family *f)
                 .embed = chance(g, 3) ? EMBED_SQRT_WIDTH : EMBED_ONE};
   *h = (Hyper){.family = f,
                .n_vocab = PICK(g, 48, 64, 97),
-               .n_layer = 1 + rng_below(&g->rng, 2),
+               .n_layer = 1 + (rng_below(&g->rng, 2) | !!g->opt->context),
                .width = wide ? 256 : PICK(g, 32, 64, 96, 128),
                .head_size = head_size,
-               .context = PICK(g, 24, 32, 40),
+               .context = g->opt->context ? g->opt->context : PICK(g, 24, 32, 40),
                .prefill_tokens = g->opt->prefill_tokens,
                .kv = head_size % 32 == 0 && chance(g, 3) ? DT_Q8_0
                      : chance(g, 2)                      ? DT_F16
@@ -300,7 +300,8 @@ static void gen_hyper(Gen *g, Hyper *h, Family *f)
   h->layer = NEW_ARRAY(g->a, LayerHyper, h->n_layer);
   for (uint32_t i = 0; i < h->n_layer; i++) {
     uint32_t kv = wide ? 4 : 1 + rng_below(&g->rng, 3);
-    h->layer[i] = (LayerHyper){PART_attention, PART_gated, kv * group, kv, 0, chance(g, 3) ? 7 : 0, 0};
+    h->layer[i] = (LayerHyper){
+        PART_attention, PART_gated, kv * group, kv, 0, chance(g, 3) ? g->opt->context / 4 + 7 : 0, 0};
     h->layer[i].ff_width = wide ? 512 : PICK(g, 32, 96, 160);
     h->layer[i].rope = h->layer[i].window ? 1 : 0;
     if ((uint64_t)h->layer[i].n_head * head_size % 32) /* rows of the output product are blocks */

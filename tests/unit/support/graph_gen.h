@@ -30,6 +30,7 @@ typedef struct {
   uint64_t seed;
   uint32_t prefill_tokens; /* 0: no prefill graph */
   int weights;             /* DType of all matrices; -1: a random one each */
+  uint32_t context;        /* 0: a short one; else two layers, so that prompts have attention */
   bool wide;               /* rows of whole 256s, as K types need; implied by them */
 } DecoderOptions;
 Module *gen_decoder(Arena *a, const DecoderOptions *opt);

@@ -1,0 +1,72 @@
+/* attention.h - what the kernels of one token and of a prompt's tokens share.
+ *
+ * A kernel works on a few queries with the same keys and values: heads of one token, or of several tokens. Scratch has, for
+ * each query, a tile of scores, which become probabilities; then for each the running result; then for all their numbers.
+ * What is done for each query alone is a loop over queries: its code is there once. */
+#ifndef MICC_LOWER_ATTENTION_H
+#define MICC_LOWER_ATTENTION_H
+
+#include "passes/lower/lower.h"
+
+enum { SLOTS = 4, ATTENTION_UNROLL = 4 };
+
+typedef enum {
+  NUM_MAX,
+  NUM_SUM,
+  NUM_FACTOR,
+  NUMBERS
+} Number; /* running maximum and sum; what the result shrinks by */
+
+typedef struct {
+  Lower *l;
+  Val v;
+  const Node *n;
+  uint16_t q, keys, values, scratch;
+  bool stored;                       /* the result is wanted in 32 bits */
+  uint16_t out;                      /* there */
+  Val quantised;                     /* the node that wants it in 8 bits, 0: none */
+  uint16_t key_scales, value_scales; /* q8_0 states */
+  bool blocks;                       /* states are q8_0 */
+  bool rings;                        /* states may be rings: some layer of the graph has a window */
+  KElem elem;                        /* of the states */
+  int64_t heads, kv_heads, size, slots;
+  unsigned together; /* queries of an iteration */
+  unsigned tokens;   /* that they belong to: query h is that of token h / (together / tokens) */
+  unsigned unroll;   /* columns of keys, and rows of values, at once */
+  unsigned lanes;    /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
+  int64_t tile;      /* positions */
+  int64_t stride;    /* of queries and results, from token to token */
+  KVal q_at;         /* element where the first query, and its result, start */
+  KVal block;        /* the block of a quantised result where the first query's starts */
+  KVal pos, low;     /* idx: the first token's position; the first position it sees */
+  KVal last;         /* the last token's position */
+  KVal reach;        /* rings: how many positions before its own a token sees */
+  KVal tiles;        /* of a head's keys */
+  KVal first_tile;   /* of the keys of the heads that share them */
+} Attention;
+
+/* ---- scratch, in elements */
+int64_t attention_probs_at(const Attention *a, unsigned query);
+int64_t attention_acc_at(const Attention *a, unsigned query);
+int64_t attention_number_at(const Attention *a, Number n);
+
+/* ---- steps */
+KVal attention_load(const Attention *a, uint16_t state, unsigned lanes, KVal at, int64_t off); /* as f32 */
+KVal attention_number(const Attention *a, uint16_t buf, unsigned lanes, KVal at, int64_t off); /* splat */
+
+/* For `queries` (idx) queries: before the first tile; from the sums of a tile to probabilities; results, those of whole
+ * tokens, to where they belong. */
+void attention_clear(const Attention *a, KVal queries);
+void attention_softmax(const Attention *a, KVal tile, KVal queries);
+void attention_finish(const Attention *a, KVal queries);
+
+/* The loop over tiles that a query sees; its index, and where that tile is in the state. */
+KVal attention_tiles(const Attention *a, KVal *slot_tile);
+/* How many rows of the tile must be added: up to the last token's own, rounded up to what a step takes. */
+KVal attention_rows(const Attention *a, KVal tile);
+
+/* ---- prompts (attention_prompt.c) */
+unsigned attention_prompt_tokens(const Attention *a);   /* of an iteration */
+void attention_prompt(const Attention *a, KVal tokens); /* idx: as many of these there are */
+
+#endif
