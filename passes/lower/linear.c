@@ -56,28 +56,54 @@ void linear_close(const Linear *c, Sums *s, const Sums *carries)
 
 /* ---- float weights: one multiply-add for each column */
 
-static KVal float_weights(const Linear *c, uint16_t w, DType t, KVal at, int64_t off)
-{
-  Kernel *k = c->l->k;
-  KType f32 = linear_vec(c, KE_f32, 1);
+/* A matrix of floats: where a row's columns of the panels that are abreast start. */
+typedef struct {
+  uint16_t w;
+  DType dtype;
+  int64_t columns;
+} Floats;
 
-  if (t == DT_F32)
-    return k_load(k, f32, w, at, off * 4);
-  if (t == DT_F16)
-    return k_cast(k, KE_f32, k_load(k, linear_vec(c, KE_f16, 1), w, at, off * 2));
-  KVal bits = k_cast(k, KE_u32, k_load(k, linear_vec(c, KE_u16, 1), w, at, off * 2));
-  return k_bitcast(k, f32, k_shift(k, K_shl, bits, 16));
+static int64_t column_bytes(const Floats *f)
+{
+  return dtype_info[f->dtype].bytes * PANEL_ROWS;
 }
 
-static void float_columns(const Linear *c, uint16_t w, uint16_t x, DType t, KVal w_at, KVal x_at,
-                          int64_t stride, unsigned n, Sums *s)
+/* Vector `i` of the rows of the column that is `u` columns from byte `at` of the first panel. */
+static KVal float_weights(const Linear *c, const Floats *f, KVal at, unsigned u, unsigned i)
+{
+  Kernel *k = c->l->k;
+  unsigned vecs = PANEL_ROWS / c->lanes, bytes = (unsigned)dtype_info[f->dtype].bytes;
+  int64_t off = (f->columns * (i / vecs) + u) * column_bytes(f) + i % vecs * c->lanes * bytes;
+
+  if (f->dtype == DT_F32)
+    return k_load(k, linear_vec(c, KE_f32, 1), f->w, at, off);
+  if (f->dtype == DT_F16)
+    return k_cast(k, KE_f32, k_load(k, linear_vec(c, KE_f16, 1), f->w, at, off));
+  KVal bits = k_cast(k, KE_u32, k_load(k, linear_vec(c, KE_u16, 1), f->w, at, off));
+  return k_bitcast(k, linear_vec(c, KE_f32, 1), k_shift(k, K_shl, bits, 16));
+}
+
+/* At column `j` (idx) of the row: byte of the first panel, or float of the scratch. */
+static KVal column_at(const Linear *c, const Floats *f, int64_t at, KVal j)
+{
+  Kernel *k = c->l->k;
+
+  if (c->unpack)
+    return idx_add(k, k_idx(k, at), idx_mul(k, j, linear_rows(c)));
+  return idx_mul(k, idx_add(k, idx_mul(k, c->panel, f->columns), j), column_bytes(f));
+}
+
+static void float_columns(const Linear *c, const Floats *f, uint16_t x, KVal w_at, KVal x_at, int64_t stride,
+                          unsigned n, Sums *s)
 {
   Kernel *k = c->l->k;
 
   for (unsigned u = 0; u < n; u++) {
     KVal row[MAX_VEC];
     for (unsigned i = 0; i < c->vecs; i++)
-      row[i] = float_weights(c, w, t, w_at, u * PANEL_ROWS + i * c->lanes);
+      row[i] = c->unpack ? k_load(k, linear_vec(c, KE_f32, 1), linear_scratch(c), w_at,
+                                  u * linear_rows(c) + i * c->lanes)
+                         : float_weights(c, f, w_at, u, i);
     for (unsigned m = 0; m < c->tile; m++) {
       KVal a = k_splat(k, linear_vec(c, KE_f32, 1), k_load(k, ktype(KE_f32, 1), x, x_at, m * stride + u));
       for (unsigned i = 0; i < c->vecs; i++)
@@ -86,29 +112,69 @@ static void float_columns(const Linear *c, uint16_t w, uint16_t x, DType t, KVal
   }
 }
 
-static void float_product(const Linear *c, uint16_t w, Val x, DType t, int64_t columns, Sums *out)
+/* What is streamed: of a token alone what comes soon; else a line of the next panels for each step and tile. */
+static void float_prefetch(const Linear *c, const Floats *f, KVal at, KVal j)
+{
+  enum { LINE = 64 };
+  Kernel *k = c->l->k;
+
+  if (linear_streams(c)) {
+    lower_prefetch(c->l, f->w, at, UNROLL * column_bytes(f));
+    return;
+  }
+  if (!c->tiles)
+    return;
+  KVal next = idx_add(k, idx_mul(k, idx_add(k, c->panel, k_idx(k, c->abreast)), f->columns),
+                      idx_mul(k, j, c->abreast));
+  KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), LINE);
+  k_prefetch(k, f->w, idx_add(k, idx_mul(k, next, column_bytes(f)), line), 0);
+}
+
+static void float_product(const Linear *c, const Floats *f, Val x, int64_t at, Sums *out)
 {
   Kernel *k = c->l->k;
   uint16_t xp = lower_value(c->l, x, KA_READ);
   bool weight =
       graph_node(c->l->g, lower_base(c->l, x))->op == OP_weight; /* vectors are not padded by rows */
-  int64_t stride = weight ? columns : lower_stride(&graph_node(c->l->g, x)->type),
-          es = dtype_info[t].bytes * PANEL_ROWS;
-  KVal w0 = idx_mul(k, c->panel, columns * es), x0 = idx_mul(k, c->token, stride);
-  int64_t whole = columns / UNROLL * UNROLL;
+  int64_t stride = weight ? f->columns : lower_stride(&graph_node(c->l->g, x)->type);
+  KVal x0 = idx_mul(k, c->token, stride);
+  int64_t whole = f->columns / UNROLL * UNROLL;
   Sums carries;
 
   linear_zero(c, out);
   KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), UNROLL);
   linear_open(c, out, &carries);
-  KVal at = idx_add(k, w0, idx_mul(k, j, es));
-  if (linear_streams(c))
-    lower_prefetch(c->l, w, at, UNROLL * es);
-  float_columns(c, w, xp, t, at, idx_add(k, x0, j), stride, UNROLL, out);
+  KVal w_at = column_at(c, f, at, j);
+  float_prefetch(c, f, w_at, j);
+  float_columns(c, f, xp, w_at, idx_add(k, x0, j), stride, UNROLL, out);
   linear_close(c, out, &carries);
-  if (columns > whole)
-    float_columns(c, w, xp, t, idx_add(k, w0, k_idx(k, whole * es)), idx_add(k, x0, k_idx(k, whole)), stride,
-                  (unsigned)(columns - whole), out);
+  if (f->columns > whole) {
+    j = k_idx(k, whole);
+    float_columns(c, f, xp, column_at(c, f, at, j), idx_add(k, x0, j), stride, (unsigned)(f->columns - whole),
+                  out);
+  }
+}
+
+/* 16 bits to floats, once for all tiles: columns `j` .. `j` + n of all panels that are abreast. */
+static void unpack_columns(const Linear *c, const Floats *f, int64_t to, KVal j, unsigned n)
+{
+  Kernel *k = c->l->k;
+  KVal at = idx_mul(k, idx_add(k, idx_mul(k, c->panel, f->columns), j), column_bytes(f));
+
+  for (unsigned u = 0; u < n; u++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      k_store(k, linear_scratch(c), column_at(c, f, to, j), u * linear_rows(c) + i * c->lanes,
+              float_weights(c, f, at, u, i));
+}
+
+static void float_unpack(const Linear *c, const Floats *f, int64_t to)
+{
+  Kernel *k = c->l->k;
+  int64_t whole = f->columns / UNROLL * UNROLL;
+
+  unpack_columns(c, f, to, k_loop(k, k_idx(k, 0), k_idx(k, whole), UNROLL), UNROLL);
+  k_end(k, NULL, 0);
+  unpack_columns(c, f, to, k_idx(k, whole), (unsigned)(f->columns - whole));
 }
 
 /* ---- a product of either kind */
@@ -131,24 +197,46 @@ static uint16_t panels(const Linear *c, uint32_t weight)
   return lower_param(c->l, lower_weight(c->l, weight, LAYOUT_PANEL), 0, KE_u8, KA_READ, "w");
 }
 
+static Floats floats(const Linear *c, const Operands *p)
+{
+  return (Floats){panels(c, p->weight), p->w->dtype, p->w->dim[1]};
+}
+
+static bool is_block(const Linear *c, const Operands *p)
+{
+  return graph_node(c->l->g, p->x)->type.dtype == DT_Q8A;
+}
+
 static void product(const Linear *c, uint32_t i)
 {
   Operands p = operands(c, i);
 
-  if (c->unpack)
+  if (!is_block(c, &p)) {
+    Floats f = floats(c, &p);
+    float_product(c, &f, p.x, c->unpacked[i], &c->sums[i]);
+  } else if (c->unpack)
     linear_unpacked(c, panels(c, p.weight), p.x, p.w->dtype, c->unpacked[i], &c->sums[i]);
-  else if (graph_node(c->l->g, p.x)->type.dtype == DT_Q8A)
-    linear_block(c, panels(c, p.weight), p.x, p.w->dtype, &c->sums[i]);
   else
-    float_product(c, panels(c, p.weight), p.x, p.w->dtype, p.w->dim[1], &c->sums[i]);
+    linear_block(c, panels(c, p.weight), p.x, p.w->dtype, &c->sums[i]);
 }
 
-static void unpack(const Linear *c)
+static void unpack(const Linear *c, uint32_t i)
 {
-  for (uint32_t i = 0; i < c->n_products && c->unpack; i++) {
-    Operands p = operands(c, i);
-    linear_unpack(c, panels(c, p.weight), p.w->dtype, c->unpacked[i]);
-  }
+  Operands p = operands(c, i);
+  Floats f = floats(c, &p);
+
+  if (!c->unpack)
+    return;
+  if (is_block(c, &p))
+    linear_unpack(c, f.w, p.w->dtype, c->unpacked[i]);
+  else
+    float_unpack(c, &f, c->unpacked[i]);
+}
+
+static int64_t unpacked_floats(const Linear *c, uint32_t i)
+{
+  Operands p = operands(c, i);
+  return is_block(c, &p) ? linear_unpacked_floats(c, p.w->dtype, p.w->dim[1]) : p.w->dim[1] * linear_rows(c);
 }
 
 /* ---- epilogue */
@@ -322,16 +410,6 @@ static void end_rows(const Linear *c)
     k_end(c->l->k, NULL, 0);
 }
 
-static void tile_in_registers(Linear *c, KVal iteration)
-{
-  c->panel = iteration;
-  begin_rows(c);
-  for (uint32_t i = 0; i < c->n_products; i++)
-    product(c, i);
-  epilogue_in_registers(c);
-  end_rows(c);
-}
-
 static bool through_scratch(const Linear *c)
 {
   bool is_long = c->tile > 1 && c->n > c->n_products + 1;
@@ -352,34 +430,47 @@ static void end_tiles(const Linear *c)
 
 static void iteration_in_registers(Linear *c, KVal iteration)
 {
-  c->panel = iteration;
-  unpack(c);
+  c->panel = idx_mul(c->l->k, iteration, c->panels);
+  for (uint32_t i = 0; i < c->n_products; i++)
+    unpack(c, i);
   begin_tiles(c);
-  tile_in_registers(c, iteration);
+  begin_rows(c);
+  for (uint32_t i = 0; i < c->n_products; i++)
+    product(c, i);
+  epilogue_in_registers(c);
+  end_rows(c);
   end_tiles(c);
+}
+
+/* One product after the other, that what is unpacked stays in the cache. `panel`: the first that is abreast, from the
+ * iteration's first on. */
+static void product_to_scratch(Linear *c, uint32_t i, KVal panel)
+{
+  unpack(c, i);
+  if (!c->shared)
+    begin_tiles(c);
+  begin_rows(c);
+  product(c, i);
+  sums_to_scratch(c, i, panel, c->shared ? k_idx(c->l->k, 0) : c->token);
+  end_rows(c);
+  if (!c->shared)
+    end_tiles(c);
 }
 
 static void iteration_in_scratch(Linear *c, KVal iteration)
 {
   Kernel *k = c->l->k;
+  bool loop = c->panels > c->abreast;
 
   KVal zero = k_idx(k, 0);
   if (c->shared)
     begin_tiles(c);
-  KVal token = c->token, panel = k_loop(k, zero, k_idx(k, c->panels), 1);
+  KVal token = c->token, panel = loop ? k_loop(k, zero, k_idx(k, c->panels), c->abreast) : zero;
   c->panel = idx_add(k, idx_mul(k, iteration, c->panels), panel);
-  unpack(c);
-  if (!c->shared)
-    begin_tiles(c);
-  begin_rows(c);
-  for (uint32_t i = 0; i < c->n_products; i++) {
-    product(c, i);
-    sums_to_scratch(c, i, panel, c->shared ? zero : c->token);
-  }
-  end_rows(c);
-  if (!c->shared)
-    end_tiles(c);
-  k_end(k, NULL, 0);
+  for (uint32_t i = 0; i < c->n_products; i++)
+    product_to_scratch(c, i, panel);
+  if (loop)
+    k_end(k, NULL, 0);
   c->token = c->shared ? token : zero;
   epilogue_in_scratch(c, iteration, c->shared || !c->tiles ? k_idx(k, c->tile) : c->tokens);
   if (c->shared)
@@ -416,6 +507,37 @@ static bool start_part(Linear *c, uint64_t *bytes, uint64_t *ops)
   return true;
 }
 
+/* Floats of 16 bits become floats once, if those of all rows that are abreast stay in the cache. */
+static bool floats_unpack(const Linear *c)
+{
+  for (uint32_t i = 0; i < c->n_products; i++)
+    if (operands(c, i).w->dtype == DT_F32 ||
+        (uint64_t)unpacked_floats(c, i) * sizeof(float) > c->l->target->l2_bytes / 2)
+      return false;
+  return true;
+}
+
+/* Where vectors are as long as a panel, two panels abreast halve the loads for each product. Codes are only where they are
+ * unpacked, which a tile alone does not do. */
+static unsigned panels_abreast(const Linear *c, int64_t tokens, int64_t rows, bool block)
+{
+  int64_t least = block ? MAX_TILE / 2 : 1;
+  return c->vecs == 1 && tokens > least && rows % (2 * PANEL_ROWS) == 0 ? 2 : 1;
+}
+
+/* Where each product is unpacked to. Those that follow each other use the same place. */
+static void place_unpacked(Linear *c)
+{
+  int64_t end = c->scratch_floats;
+
+  for (uint32_t i = 0; i < c->n_products && c->unpack; i++) {
+    int64_t floats = unpacked_floats(c, i);
+    c->unpacked[i] = through_scratch(c) ? c->scratch_floats : end;
+    end = max64(end, c->unpacked[i] + floats);
+  }
+  c->scratch_floats = end;
+}
+
 bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
 {
   Linear c = {.l = l, .nodes = nodes, .n = n, .lanes = l->lanes, .vecs = PANEL_ROWS / l->lanes};
@@ -428,8 +550,10 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   int64_t tokens = type_rows(x);
   bool block = x->dtype == DT_Q8A, all = y->rank > 1 && y->dim[0] == l->g->tokens;
   c.sums = NEW_ARRAY(l->arena, Sums, c.n_products);
+  c.abreast = panels_abreast(&c, tokens, type_last(y), block);
+  c.vecs *= c.abreast;
   c.tile = tile_for(&c, tokens, block);
-  c.panels = quantised(&c) ? QBLOCK / PANEL_ROWS : 1;
+  c.panels = quantised(&c) ? QBLOCK / PANEL_ROWS : c.abreast;
   c.shared = all && tokens_in_registers(&c, block) < 2;
   if (c.shared && c.vecs == MAX_VEC) /* nor do they hold a panel well: half of it at once, in half the code */
     c.vecs /= 2;
@@ -439,13 +563,10 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   c.token = k_idx(l->k, 0);
   c.tiles = tokens > (int64_t)c.tile || c.shared;
   c.tokens = all ? k_arg(l->k, 1) : k_idx(l->k, tokens);
-  c.unpack = block && c.tiles && !c.shared;
+  c.unpack = c.tiles && !c.shared && (block || floats_unpack(&c));
   c.scratch_tokens = c.shared ? c.tile : tokens;
   c.scratch_floats = through_scratch(&c) ? sums_at(&c, c.n_products) : 0;
-  for (uint32_t i = 0; i < c.n_products && c.unpack; i++) {
-    c.unpacked[i] = c.scratch_floats;
-    c.scratch_floats += linear_unpacked_floats(&c, operands(&c, i).w->dtype, type_last(x));
-  }
+  place_unpacked(&c);
   (through_scratch(&c) ? iteration_in_scratch : iteration_in_registers)(&c, iteration);
   uint64_t rows = c.panels * PANEL_ROWS;
   lower_end(l, round_up((uint64_t)type_last(y), rows) / rows, false, bytes, ops);

@@ -23,10 +23,11 @@ typedef struct {
   KVal token;                /* idx: first token of the tile */
   unsigned tile;             /* tokens in a tile */
   unsigned panels;           /* of an iteration */
+  unsigned abreast;          /* panels whose sums are in registers together */
   bool tiles;                /* there is a loop over them */
   bool shared;               /* decode and prefill have one kernel */
   bool unpack;               /* codes are unpacked to scratch, for all tiles */
-  unsigned lanes, vecs;      /* f32 lanes of a vector; vectors of a panel */
+  unsigned lanes, vecs;      /* f32 lanes of a vector; vectors of a tile's rows */
   Val product[MAX_PRODUCTS]; /* the linear nodes, and their sums */
   Sums *sums;
   uint32_t n_products;
@@ -51,6 +52,12 @@ static inline bool linear_streams(const Linear *c)
   return c->l->g->tokens == 1 || c->shared;
 }
 
+/* Rows that lie side by side in scratch. */
+static inline unsigned linear_rows(const Linear *c)
+{
+  return c->abreast * PANEL_ROWS;
+}
+
 /* From where all rows of a panel start to where those of this turn do. */
 static inline KVal linear_rows_at(const Linear *c, KVal at, int64_t bytes_each)
 {
@@ -67,7 +74,8 @@ void linear_close(const Linear *c, Sums *s, const Sums *carries);
 /* linear_block.c: the product of 8-bit activations and a panel of a block type */
 void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out);
 
-/* The same in two steps: all codes of a panel unpacked to scratch from float `at` on, then for each tile the product. */
+/* The same in two steps: all codes of the panels that are abreast unpacked to scratch from float `at` on, then for each tile
+ * the product. */
 int64_t linear_unpacked_floats(const Linear *c, DType t, int64_t columns);
 void linear_unpack(const Linear *c, uint16_t w, DType t, int64_t at);
 void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *out);

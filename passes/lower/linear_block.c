@@ -98,7 +98,7 @@ static KVal run_codes(const Linear *c, const Block *b, const Run *r, unsigned i,
 {
   if (b->unpacked)
     return k_load(c->l->k, linear_vec(c, KE_u8, 4), linear_scratch(c), r->codes,
-                  n * PANEL_ROWS + i * c->lanes);
+                  n * linear_rows(c) + i * c->lanes);
   return lower_codes(c->l, b->w, b->dtype, r->codes, i * c->lanes * 4, n, c->lanes * 4);
 }
 
@@ -177,7 +177,7 @@ static void looped_fours(const Linear *c, const Block *b, const Run *r, unsigned
   KVal j = k_loop(k, k_idx(k, first), k_idx(k, first + n), LOOP_FOURS);
   for (uint32_t i = 0; i < sums; i++)
     *sum[i] = (Dot){sum[i]->sum32, carry[i] = k_carry(k, zero), 1};
-  now.codes = idx_add(k, r->codes, idx_mul(k, j, b->planes * PANEL_ROWS));
+  now.codes = idx_add(k, r->codes, idx_mul(k, j, b->planes * linear_rows(c)));
   now.column = idx_add(k, r->column, idx_mul(k, j, 4));
   for (unsigned u = 0; u < LOOP_FOURS; u++)
     four_sums(c, b, &now, u, d);
@@ -356,9 +356,15 @@ void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out)
 
 /* ---- a panel unpacked: for each run its codes, scales, minima */
 
-static int64_t run_floats(const Block *b)
+static int64_t run_floats(const Linear *c, const Block *b)
 {
-  return (b->planes * FOURS / b->runs + 1 + has_min(b->dtype)) * PANEL_ROWS;
+  return (b->planes * FOURS / b->runs + 1 + has_min(b->dtype)) * linear_rows(c);
+}
+
+/* From the start of a run to its scales, and from there to its minima. */
+static int64_t run_scales(const Linear *c, const Block *b)
+{
+  return b->planes * FOURS / b->runs * linear_rows(c);
 }
 
 static Block unpacked_block(const Linear *c, DType t)
@@ -375,7 +381,7 @@ static Block unpacked_block(const Linear *c, DType t)
 int64_t linear_unpacked_floats(const Linear *c, DType t, int64_t columns)
 {
   Block b = unpacked_block(c, t);
-  return columns / QBLOCK * b.runs * run_floats(&b);
+  return columns / QBLOCK * b.runs * run_floats(c, &b);
 }
 
 /* What a plane has of a code: the second has the high nibble. */
@@ -394,40 +400,45 @@ static void unpack_run(const Linear *c, const Block *b, const Run *r, KVal at)
 {
   Kernel *k = c->l->k;
   uint16_t to = linear_scratch(c);
-  unsigned fours = FOURS / b->runs;
-  int64_t scales = b->planes * fours * PANEL_ROWS;
+  unsigned fours = FOURS / b->runs, rows = linear_rows(c);
+  int64_t scales = run_scales(c, b);
   KVal small = k_flt(k, c->lanes, 1.0 / (1 << b->shift));
 
   for (unsigned i = 0; i < c->vecs; i++) {
     for (unsigned n = 0; n < fours; n++) {
       KVal code = run_codes(c, b, r, i, r->first + n);
       for (unsigned p = 0; p < b->planes; p++)
-        k_store(k, to, at, (n * b->planes + p) * PANEL_ROWS + i * c->lanes, plane_code(c, b, code, p));
+        k_store(k, to, at, (n * b->planes + p) * rows + i * c->lanes, plane_code(c, b, code, p));
     }
     k_store(k, to, at, scales + i * c->lanes, b->shift ? mul(k, r->scale[i], small) : r->scale[i]);
     if (has_min(b->dtype))
-      k_store(k, to, at, scales + PANEL_ROWS + i * c->lanes, r->min[i]);
+      k_store(k, to, at, scales + rows + i * c->lanes, r->min[i]);
   }
 }
 
 static void unpack_group(const Linear *c, const Block *b, Group *g, void *ctx)
 {
   Kernel *k = c->l->k;
-  KVal at = idx_add(k, *(const KVal *)ctx, idx_mul(k, g->index, b->runs * run_floats(b)));
+  KVal at = idx_add(k, *(const KVal *)ctx, idx_mul(k, g->index, b->runs * run_floats(c, b)));
 
   for (unsigned h = 0; h < b->runs; h++) {
     g->run[h].first = h * FOURS / b->runs;
-    unpack_run(c, b, &g->run[h], h ? idx_add(k, at, k_idx(k, run_floats(b))) : at);
+    unpack_run(c, b, &g->run[h], h ? idx_add(k, at, k_idx(k, run_floats(c, b))) : at);
   }
 }
 
 void linear_unpack(const Linear *c, uint16_t w, DType t, int64_t at)
 {
   Block b = unpacked_block(c, t);
-  KVal to = k_idx(c->l->k, at);
 
   b.w = w;
-  each_group(c, &b, unpack_group, NULL, &to);
+  for (unsigned p = 0; p < c->abreast; p++) {
+    Linear one = *c;
+    KVal to = k_idx(c->l->k, at + p * PANEL_ROWS);
+    one.vecs = PANEL_ROWS / c->lanes;
+    one.panel = p ? idx_add(c->l->k, c->panel, k_idx(c->l->k, p)) : c->panel;
+    each_group(&one, &b, unpack_group, NULL, &to);
+  }
 }
 
 /* Run `j` (idx) of the row. */
@@ -435,33 +446,34 @@ static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
 {
   Kernel *k = c->l->k;
   uint16_t from = linear_scratch(c);
-  int64_t scales = b->planes * FOURS / b->runs * PANEL_ROWS;
+  int64_t scales = run_scales(c, b);
   KVal row = mul(k, c->token, c->groups);
   KVal group = b->runs == 1 ? j : k_op2(k, K_div, j, k_idx(k, b->runs));
   Run r = {.run = idx_add(k, idx_mul(k, row, b->runs), j),
            .group = idx_add(k, row, group),
-           .codes = idx_add(k, k_idx(k, at), idx_mul(k, j, run_floats(b)))};
+           .codes = idx_add(k, k_idx(k, at), idx_mul(k, j, run_floats(c, b)))};
 
   r.column = idx_mul(k, r.run, QBLOCK / b->runs);
   for (unsigned i = 0; i < c->vecs; i++) {
     r.scale[i] = k_load(k, linear_vec(c, KE_f32, 1), from, r.codes, scales + i * c->lanes);
     if (has_min(b->dtype))
-      r.min[i] = k_load(k, linear_vec(c, KE_f32, 1), from, r.codes, scales + PANEL_ROWS + i * c->lanes);
+      r.min[i] = k_load(k, linear_vec(c, KE_f32, 1), from, r.codes, scales + linear_rows(c) + i * c->lanes);
   }
   return r;
 }
 
-/* Of the next panel a line for each run and tile: it comes from memory while this one is worked on. */
+/* Of the next panels a line for each run and tile: they come from memory while these are worked on. */
 static void prefetch_next(const Linear *c, const Block *b, KVal j)
 {
   enum { LINE = 64 };
   Kernel *k = c->l->k;
   int64_t groups = dtype_info[b->dtype].block / QBLOCK, bytes = panel_offsets(b->dtype).block_bytes;
   KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
-  KVal next = idx_mul(k, mul(k, idx_add(k, c->panel, k_idx(k, 1)), blocks), bytes);
+  KVal next = idx_mul(k, mul(k, idx_add(k, c->panel, k_idx(k, c->abreast)), blocks), bytes);
   KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), LINE);
 
-  k_prefetch(k, b->w, idx_add(k, idx_add(k, next, line), idx_mul(k, j, bytes / groups / b->runs)), 0);
+  k_prefetch(k, b->w,
+             idx_add(k, idx_add(k, next, line), idx_mul(k, j, c->abreast * bytes / groups / b->runs)), 0);
 }
 
 void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *out)
