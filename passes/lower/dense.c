@@ -44,14 +44,20 @@ static bool reads_fresh(const Dense *s, Val v)
   return false;
 }
 
+static bool must_wait(const Dense *s, Val v)
+{
+  for (Val m = s->first[v]; m; m = s->next[m])
+    if (!dense_surrounds(&s->d, m) && reads_fresh(s, m))
+      return true;
+  Val from = dense_fed_by(&s->d, v);
+  return from && must_wait(s, from);
+}
+
 static void begin_group(Dense *s, Val v)
 {
   const Node *n = graph_node(s->d.g, v);
-  bool wait = false;
 
-  for (Val m = s->first[v]; m && !wait; m = s->next[m])
-    wait = !dense_surrounds(&s->d, m) && reads_fresh(s, m);
-  if (wait)
+  if (must_wait(s, v))
     end_launch(s);
   Val anchor = s->d.anchors[v];
   const char *op = op_info[graph_node(s->d.g, anchor ? anchor : v)->op].name;
@@ -114,9 +120,9 @@ static bool lower_group(Dense *s, Val v)
   d->anchor = d->anchors[v];
   if (n->op == OP_concat)
     lower_concat(s, v);
-  else if (d->anchor)
+  else if (d->anchor && !dense_bands(d, v))
     ok = dense_row(graph_node(d->g, d->anchor)->op)->lower(d, d->anchor);
-  else
+  else if (!d->anchor)
     ok = lower_dense_map(d, v);
   s->written[d->buffer[d->place[v].base]] = d->l->launch + 1;
   return ok;
@@ -173,7 +179,7 @@ bool lower_dense_graph(Lower *l, const Graph *g)
   list_members(&s);
   list_inputs(&s.d);
   for (Val v = 1; v < g->nodes.len; v++)
-    if (s.d.group[v] == v && !lower_group(&s, v))
+    if (s.d.group[v] == v && !s.d.feeds[v] && !lower_group(&s, v))
       return false;
   end_launch(&s);
   list_outputs(&s.d);

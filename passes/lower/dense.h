@@ -45,6 +45,7 @@ typedef struct {
   Val base;   /* the input, weight or result that it is, or is a part of; 0: not in memory */
   KElem elem; /* in memory: one-byte floats are u8 */
   int64_t offset, stride[MAX_RANK];
+  int64_t ring; /* 0, or: only so many rows of dimension 1 are kept, a power of two (in scratch) */
 } DensePlace;
 
 /* An index along one dimension: v + c, and `lane` more for each next lane. v may be 0 (none). */
@@ -70,6 +71,7 @@ typedef struct {
   DensePlace *place; /* per node: of results, inputs, weights, and of movement over these */
   Val *group;        /* per node: the last node of its group; 0: leaves and movement, which belong to none */
   Val *anchors;      /* per node that is a group's last: the anchor, 0 if all is elementwise */
+  Val *feeds; /* per node that is a group's last: the group that makes its rows as it needs them; 0: none */
   uint8_t *need;     /* per node: DenseNeed, the most that a reader asks */
   uint32_t *buffer;  /* per node that is a place's base */
   uint32_t *seen;    /* per node: the last group that counted its bytes */

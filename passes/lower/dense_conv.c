@@ -239,17 +239,80 @@ static void position(Conv *c, int64_t batch)
     c->w.ob = k_op2(k, K_div, g, k_idx(k, rows));
     g = k_op2(k, K_rem, g, k_idx(k, rows));
   }
-  find_panels(w);
   walk_position(w, g);
+}
+
+/* The row at pos, of block ob or of all. */
+static void row(Conv *c)
+{
+  Walk *w = &c->w;
+  Kernel *k = w->k;
+
+  find_panels(w);
   w->x = idx_add(k, idx_mul(k, w->batch, c->place->stride[0]), k_idx(k, c->place->offset));
   if (c->kind == INPUT_EACH && !w->blocks_inside)
     w->x = idx_add(k, w->x, idx_mul(k, w->ob, w->block));
   if (c->kind == INPUT_ONE && c->grouped)
     w->x = idx_add(k, w->x, group_channel(c, 0));
+  walk_row(w, dense_const(k, c->type, w->lanes, 0));
 }
 
-/* Output channels from `first` on; returns how many. Those that fill no block are another kernel's, so that none has
- * to tell blocks apart. */
+/* In a kernel that has begun: output channels from `first` on. Those that fill no block are left over, so that no kernel
+ * has to tell blocks apart. */
+static void begin(Conv *c, DenseLower *d, Val v, int64_t first)
+{
+  Walk *w = &c->w;
+
+  init(c, d, v);
+  c->place = dense_place(d, c->x);
+  walk_init(w, d, v, c->place);
+  w->first = first;
+  w->outputs = c->all - first;
+  w->elem = dense_elem(c->type);
+  w->channels = c->in_group;
+  w->x_channel = c->place->stride[w->rank - 1];
+  w->step = conv_step;
+  w->store = conv_store;
+  w->ctx = c;
+  c->panels = dense_weight(d, c->weight) != NULL;
+  choose_block(c);
+  if (!c->grouped && w->blocks > 1 && w->outputs % w->block) {
+    w->blocks--;
+    w->outputs = w->blocks * w->block;
+  }
+  c->xp = dense_param(d, c->x, KA_READ);
+  c->wp = c->panels ? dense_panels(d, c->weight) : dense_param(d, c->weight, KA_READ);
+}
+
+static int64_t some_of_row(DenseLower *d, Val v, int64_t first, KVal batch, KVal at)
+{
+  Conv c = {.kind = INPUT_ONE};
+  Walk *w = &c.w;
+
+  begin(&c, d, v, first);
+  Kernel *k = w->k;
+  w->batch = batch;
+  w->pos[0] = k_idx(k, 0);
+  w->pos[1] = at;
+  w->blocks_inside = c.kind == INPUT_EACH;
+  w->block_begins = w->blocks_inside ? find_panels : NULL;
+  bool loop = w->blocks > 1 && !w->blocks_inside;
+  w->ob = loop ? k_loop(k, k_idx(k, 0), k_idx(k, w->blocks), 1) : k_idx(k, 0);
+  row(&c);
+  if (loop)
+    k_end(k, NULL, 0);
+  return w->outputs;
+}
+
+void dense_conv_row(DenseLower *d, Val v, KVal batch, KVal at)
+{
+  int64_t all = type_last(&graph_node(d->g, v)->type);
+
+  for (int64_t first = 0; first < all;)
+    first += some_of_row(d, v, first, batch, at);
+}
+
+/* Output channels from `first` on; returns how many. */
 static int64_t some_channels(DenseLower *d, Val v, int64_t first)
 {
   const Node *n = graph_node(d->g, v);
@@ -258,31 +321,13 @@ static int64_t some_channels(DenseLower *d, Val v, int64_t first)
   Walk *w = &c.w;
 
   init(&c, d, v);
-  w->first = first;
-  w->outputs = c.all - first;
-  dense_begin(d, "conv%u.%lldx%lldx%lld.%lld.%lld%s%s", win->spatial, (long long)w->outputs,
+  dense_begin(d, "conv%u.%lldx%lldx%lld.%lld.%lld%s%s", win->spatial, (long long)(c.all - first),
               (long long)c.columns, (long long)c.in_group, (long long)n->type.dim[n->type.rank - 2],
               (long long)win->stride[0], dtype_info[c.type].name, win->group > 1 ? ".group" : "");
-  c.place = dense_place(d, c.x);
-  walk_init(w, d, v, c.place);
-  w->elem = dense_elem(c.type);
-  w->channels = c.in_group;
-  w->x_channel = c.place->stride[n->type.rank - 1];
-  w->step = conv_step;
-  w->store = conv_store;
+  begin(&c, d, v, first);
   w->blocks_inside = c.kind == INPUT_EACH && walk_rows(w, n->type.dim[0]) >= WALK_ROWS;
-  w->ctx = &c;
-  c.panels = dense_weight(d, c.weight) != NULL;
-  choose_block(&c);
-  if (!c.grouped && w->blocks > 1 && w->outputs % w->block) {
-    w->blocks--;
-    w->outputs = w->blocks * w->block;
-  }
-  c.xp = dense_param(d, c.x, KA_READ);
-  c.wp = c.panels ? dense_panels(d, c.weight) : dense_param(d, c.weight, KA_READ);
   position(&c, n->type.dim[0]);
-  KVal zero = dense_const(w->k, c.type, w->lanes, 0);
-  walk_row(w, zero);
+  row(&c);
   int64_t pixels = type_count(&n->type) / (w->outputs ? w->outputs : 1);
   dense_end(d, walk_rows(w, n->type.dim[0]) * (w->blocks_inside ? 1 : w->blocks),
             (uint64_t)(pixels * w->outputs * c.columns));

@@ -102,7 +102,8 @@ KVal dense_address(DenseLower *d, const DensePlace *p, uint32_t rank, const Dens
     *c += x->c * p->stride[i];
     if (!x->v || !p->stride[i])
       continue;
-    KVal part = idx_mul(k, x->v, p->stride[i]);
+    KVal index = i == 1 && p->ring ? k_op2(k, K_and, x->v, k_idx(k, p->ring - 1)) : x->v;
+    KVal part = idx_mul(k, index, p->stride[i]);
     sum = sum ? idx_add(k, sum, part) : part;
   }
   /* an index, not part of the constant: kernels that differ in it alone are one (program_kernel) */
@@ -206,13 +207,17 @@ uint32_t dense_buffer(DenseLower *d, Val v)
 
 uint16_t dense_param(DenseLower *d, Val v, KAccess access)
 {
-  uint32_t buffer = dense_buffer(d, v);
+  const DensePlace *p = dense_place(d, v);
 
+  if (p->ring)
+    return lower_scratch(d->l, (uint64_t)(p->offset + p->ring * p->stride[1]) * kelem_info[p->elem].bytes +
+                                   DENSE_SLACK);
+  uint32_t buffer = dense_buffer(d, v);
   if (d->seen[v] != d->groups) {
     d->seen[v] = d->groups;
     d->bytes += tensor_bytes(&graph_node(d->g, v)->type);
   }
-  return lower_param(d->l, buffer, 0, dense_place(d, v)->elem, access, access == KA_READ ? "x" : "y");
+  return lower_param(d->l, buffer, 0, p->elem, access, access == KA_READ ? "x" : "y");
 }
 
 const Weight *dense_weight(const DenseLower *d, Val v)

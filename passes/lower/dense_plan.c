@@ -6,7 +6,7 @@
  * for an order that its strides cannot give. Since only the last node of a group is read from outside, groups have no
  * cycles and can run in the order of their last nodes.
  *
- * needs: a dense graph; sets: group, anchors, need, place, buffer */
+ * needs: a dense graph; sets: group, anchors, feeds, need, place, buffer */
 #include "passes/lower/dense_plan.h"
 
 #include <assert.h>
@@ -301,6 +301,33 @@ static void plan_node(Plan *p, Val v)
   }
 }
 
+/* ---- bands */
+
+/* A group whose result one window alone reads may be computed in its kernel, row by row. First to last: chains grow
+ * towards the outputs. */
+static void plan_bands(Plan *p)
+{
+  DenseLower *d = p->d;
+  uint16_t *readers = NEW_ARRAY(d->l->arena, uint16_t, p->g->nodes.len);
+
+  for (Val v = 1; v < p->g->nodes.len; v++)
+    for (uint32_t i = 0; i < graph_node(p->g, v)->in.count; i++) {
+      Val in = graph_in(p->g, v, i);
+      readers[in] = (uint16_t)min64(readers[in] + 1, 2);
+    }
+  for (Val v = 1; v < p->g->nodes.len; v++) {
+    Val anchor = d->group[v] == v ? d->anchors[v] : 0, in;
+    if (!anchor || graph_node(p->g, anchor)->in.count == 0)
+      continue;
+    in = graph_in(p->g, anchor, 0);
+    uint32_t operands = (uint32_t)p->operands[in] + p->operands[v] - 2;
+    if (d->group[in] != in || readers[in] != 1 || operands > MAX_OPERANDS || !dense_can_feed(d, in, v))
+      continue;
+    d->feeds[in] = v;
+    p->operands[v] = (uint16_t)operands;
+  }
+}
+
 /* ---- places */
 
 static void dense_strides(const Type *t, int64_t *stride)
@@ -415,6 +442,10 @@ static void place_result(const Plan *p, Val v)
   DenseLower *d = p->d;
   const Node *n = graph_node(p->g, v);
 
+  if (d->feeds[v]) {
+    d->place[v] = dense_ring(d, v);
+    return;
+  }
   if (!d->place[v].base) {
     d->place[v] = own_place(p, v);
     d->buffer[v] = arena_buffer(p, v);
@@ -534,11 +565,13 @@ void dense_plan(DenseLower *d)
   d->place = NEW_ARRAY(a, DensePlace, n);
   d->group = NEW_ARRAY(a, Val, n);
   d->anchors = NEW_ARRAY(a, Val, n);
+  d->feeds = NEW_ARRAY(a, Val, n);
   d->need = NEW_ARRAY(a, uint8_t, n);
   d->buffer = NEW_ARRAY(a, uint32_t, n);
   d->seen = NEW_ARRAY(a, uint32_t, n);
   for (Val v = n; v-- > 1;)
     plan_node(&p, v);
   plan_outputs(&p);
+  plan_bands(&p);
   place_all(&p);
 }

@@ -68,6 +68,12 @@ bool dense_can_surround(const DenseLower *d, Val pad); /* ... if its input is pu
 bool dense_surrounds(const DenseLower *d, Val v);      /* v is a pad whose input was */
 void dense_surround(DenseLower *d, Val pad);
 
+/* ---- windows whose input is made row by row as they need it (dense_bands.c) */
+bool dense_can_feed(const DenseLower *d, Val from, Val to); /* groups; only the anchor of `to` reads `from` */
+Val dense_fed_by(const DenseLower *d, Val group);           /* 0: none */
+DensePlace dense_ring(const DenseLower *d, Val group);      /* of a group that feeds another */
+bool dense_bands(DenseLower *d, Val group);                 /* false: nothing feeds it */
+
 uint64_t dense_group_cost(const DenseLower *d); /* operations for one element of the result, about */
 /* All elements of v to a place within the value `into`. */
 void dense_copy(DenseLower *d, Val v, Val into, const DensePlace *to);

@@ -56,42 +56,71 @@ static KVal neutral(const Pool *c)
   return dense_const(c->w.k, c->type, c->w.lanes, c->op == K_add ? 0 : low);
 }
 
-bool lower_dense_pool(DenseLower *d, Val v)
+/* In a kernel that has begun. */
+static void begin(Pool *c, DenseLower *d, Val v)
 {
   const Node *n = graph_node(d->g, v);
-  const Window *win = &n->attr.window;
   Val x = graph_in(d->g, v, 0);
-  Pool c = {.type = n->type.dtype, .op = n->op == OP_pool_max ? K_max : K_add};
-  Walk *w = &c.w;
-  Kernel *k;
+  Walk *w = &c->w;
 
+  *c = (Pool){.type = n->type.dtype, .op = n->op == OP_pool_max ? K_max : K_add, .place = dense_place(d, x)};
+  walk_init(w, d, v, c->place);
   w->outputs = type_last(&n->type);
-  dense_begin(d, "%s.%lldx%lld.%lld%s", op_info[n->op].name, (long long)win->kernel[0],
-              (long long)win->kernel[win->spatial - 1], (long long)w->outputs, dtype_info[c.type].name);
-  c.place = dense_place(d, x);
-  walk_init(w, d, v, c.place);
-  k = w->k;
-  w->elem = dense_elem(c.type);
+  w->elem = dense_elem(c->type);
   w->channels = 1;
   w->x_channel = 1;
   w->step = pool_step;
   w->store = pool_store;
-  w->ctx = &c;
-  choose_block(&c);
-  c.xp = dense_param(d, x, KA_READ);
+  w->ctx = c;
+  choose_block(c);
+  c->xp = dense_param(d, x, KA_READ);
+  w->ob = k_idx(w->k, 0);
+}
+
+/* The row at pos, of block ob or of all. */
+static void row(Pool *c)
+{
+  Walk *w = &c->w;
+  Kernel *k = w->k;
+  KVal channel = w->blocks_inside ? k_idx(k, 0) : idx_mul(k, w->ob, w->block);
+
+  w->x =
+      idx_add(k, idx_add(k, idx_mul(k, w->batch, c->place->stride[0]), channel), k_idx(k, c->place->offset));
+  walk_row(w, neutral(c));
+}
+
+void dense_pool_row(DenseLower *d, Val v, KVal batch, KVal at)
+{
+  Pool c;
+
+  begin(&c, d, v);
+  c.w.batch = batch;
+  c.w.pos[0] = k_idx(d->l->k, 0);
+  c.w.pos[1] = at;
+  c.w.blocks_inside = true;
+  row(&c);
+}
+
+bool lower_dense_pool(DenseLower *d, Val v)
+{
+  const Node *n = graph_node(d->g, v);
+  const Window *win = &n->attr.window;
+  Pool c;
+  Walk *w = &c.w;
+
+  dense_begin(d, "%s.%lldx%lld.%lld%s", op_info[n->op].name, (long long)win->kernel[0],
+              (long long)win->kernel[win->spatial - 1], (long long)type_last(&n->type),
+              dtype_info[n->type.dtype].name);
+  begin(&c, d, v);
+  Kernel *k = w->k;
   KVal g = k_grid(k);
-  w->ob = k_idx(k, 0);
   w->blocks_inside = walk_rows(w, n->type.dim[0]) >= WALK_ROWS;
   if (w->blocks > 1 && !w->blocks_inside) {
     w->ob = k_op2(k, K_rem, g, k_idx(k, w->blocks));
     g = k_op2(k, K_div, g, k_idx(k, w->blocks));
   }
   walk_position(w, g);
-  w->x = idx_add(k,
-                 idx_add(k, idx_mul(k, w->batch, c.place->stride[0]),
-                         w->blocks_inside ? k_idx(k, 0) : idx_mul(k, w->ob, w->block)),
-                 k_idx(k, c.place->offset));
-  walk_row(w, neutral(&c));
+  row(&c);
   int64_t steps = walk_rows(w, n->type.dim[0]) * (w->blocks_inside ? 1 : w->blocks);
   int64_t taps = w->kernel[0] * w->kernel[1] * w->kernel[2];
   dense_end(d, steps, (uint64_t)(type_count(&n->type) * taps));

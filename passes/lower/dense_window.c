@@ -22,6 +22,7 @@ void walk_init(Walk *w, DenseLower *d, Val v, const DensePlace *x)
   w->k = d->l->k;
   w->v = v;
   w->rank = n->type.rank;
+  w->ring = x->ring;
   for (uint32_t i = 0; i < 3; i++) {
     w->in[i] = w->out[i] = w->kernel[i] = w->stride[i] = w->dilation[i] = 1;
     w->pad[i] = w->x_stride[i] = w->dim[i] = 0;
@@ -329,6 +330,16 @@ typedef struct {
   const void *tile;
 } Rows;
 
+/* From x to what is at index `at` of a dimension. */
+static KVal advance(const Walk *w, uint32_t dim, KVal x, KVal at)
+{
+  Kernel *k = w->k;
+
+  if (w->ring && w->dim[dim] == 1)
+    at = k_op2(k, K_and, at, k_idx(k, w->ring - 1));
+  return idx_add(k, x, idx_mul(k, at, w->x_stride[dim]));
+}
+
 /* Kernel places of dimensions dim .. 1, then the row itself; rows count over those before. */
 static void over_kernel(Walk *w, const Rows *r, uint32_t dim, KVal x, KVal row, Acc *acc)
 {
@@ -342,14 +353,14 @@ static void over_kernel(Walk *w, const Rows *r, uint32_t dim, KVal x, KVal row, 
   row = idx_mul(k, row, w->kernel[dim]);
   if (w->kernel[dim] == 1 && w->pad[dim] <= 0 &&
       (w->out[dim] - 1) * w->stride[dim] - w->pad[dim] < w->in[dim]) {
-    over_kernel(w, r, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), row, acc);
+    over_kernel(w, r, dim + 1, advance(w, dim, x, at), row, acc);
     return;
   }
   walk_range(w, dim, w->pos[dim], &lo, &hi);
   KVal i = walk_enter(w, r->pixels, lo, hi, 1, acc);
   Acc body = *acc;
   at = idx_add(k, at, idx_mul(k, i, w->dilation[dim]));
-  over_kernel(w, r, dim + 1, idx_add(k, x, idx_mul(k, at, w->x_stride[dim])), idx_add(k, row, i), &body);
+  over_kernel(w, r, dim + 1, advance(w, dim, x, at), idx_add(k, row, i), &body);
   walk_leave(w, r->pixels, &body);
 }
 

@@ -50,6 +50,7 @@ struct Walk {
   uint32_t rank;
   int64_t channels;  /* that one step walks over: input channels of a group, or 1 */
   int64_t x_channel; /* elements from one of them to the next */
+  int64_t ring;      /* as of the input's place */
   unsigned tile, vecs, lanes;
   int64_t first; /* channel of the result that this kernel begins with */
   int64_t outputs, block,
@@ -81,6 +82,10 @@ void walk_range(const Walk *w, uint32_t dim, KVal i, KVal *lo, KVal *hi);
 void walk_interior(const Walk *w, int64_t *lo, int64_t *hi);
 /* The row at pos: every tile of it, `first` being the sums before. */
 void walk_row(Walk *w, KVal first);
+
+/* One row of a node's result, in a kernel that has begun: all channels. What differs between families for bands. */
+typedef void WalkRowOf(DenseLower *d, Val v, KVal batch, KVal row);
+WalkRowOf dense_conv_row, dense_pool_row;
 
 /* ---- pieces of a walk, for families that cut rows in another way */
 

@@ -102,7 +102,8 @@ static uint32_t list_nodes(const Graph *g, Op op, Val *out)
   return n;
 }
 
-void dense_check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, ExecWay way, const char *what)
+static void check_module(Arena *a, Module *m, uint64_t seed, const Target *target, ExecWay way,
+                         const char *what)
 {
   Rng rng = {seed};
   const Graph *g = m->graphs.data[0];
@@ -119,8 +120,6 @@ void dense_check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, Exe
   graph_eval_dense(g, a, x, want);
   Program *p;
   Err e = {0};
-  const Target *target = target_find(cpu, &e);
-  cr_assert(target, "%s", e.text);
   cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1}, &p, &e), "%s", e.text);
   Exec *exec = exec_open(p, target, way, &e);
   cr_assert(exec, "%s", e.text);
@@ -130,6 +129,20 @@ void dense_check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, Exe
   for (uint32_t i = 0; i < n_out; i++)
     compare(g, &want[i], &got[i], what);
   exec_close(exec);
+}
+
+static const Target *find_target(const char *cpu)
+{
+  Err e = {0};
+  const Target *target = target_find(cpu, &e);
+
+  cr_assert(target, "%s", e.text);
+  return target;
+}
+
+void dense_check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, ExecWay way, const char *what)
+{
+  check_module(a, m, seed, find_target(cpu), way, what);
 }
 
 /* ---- graphs of an op */
@@ -145,7 +158,7 @@ static bool is_taken(OpTakes takes, DType t)
   }
 }
 
-void dense_check_one(const DenseOps *f, DType t, uint64_t seed, const char *cpu, ExecWay way)
+static void check_one(const DenseOps *f, DType t, uint64_t seed, const Target *target, ExecWay way)
 {
   Arena a = {0};
   Rng rng = {seed * 1000 + t};
@@ -153,9 +166,8 @@ void dense_check_one(const DenseOps *f, DType t, uint64_t seed, const char *cpu,
   Module *m = module_new(&a);
   Make b = {.g = graph_new_dense(m, "run"), .r = &rng, .t = t, .op = f->op};
   const char *what = arena_printf(&a, "%s %s seed %llu, %s", op_info[f->op].name, dtype_info[t].name,
-                                  (unsigned long long)seed, cpu);
+                                  (unsigned long long)seed, target->name);
 
-  *PUSH(m->arena, m->graphs) = b.g;
   f->make(&b);
   if (getenv("VERBOSE"))
     fprintf(stderr, "%s\n", what);
@@ -165,8 +177,13 @@ void dense_check_one(const DenseOps *f, DType t, uint64_t seed, const char *cpu,
     fputs(text.data, stderr);
   }
   cr_assert(module_verify(m, &e), "%s: %s", what, e.text);
-  dense_check_module(&a, m, seed, cpu, way, what);
+  check_module(&a, m, seed, target, way, what);
   arena_free(&a);
+}
+
+void dense_check_one(const DenseOps *f, DType t, uint64_t seed, const char *cpu, ExecWay way)
+{
+  check_one(f, t, seed, find_target(cpu), way);
 }
 
 static bool is_asked(const DenseOps *f, uint64_t seed)
@@ -176,11 +193,16 @@ static bool is_asked(const DenseOps *f, uint64_t seed)
   return (!only || !strcmp(only, op_info[f->op].name)) && (!one || (uint64_t)atoi(one) == seed);
 }
 
-void dense_check_type(const DenseOps *f, DType t, uint32_t seeds, const char *cpu, ExecWay way)
+void dense_check_target(const DenseOps *f, DType t, uint32_t seeds, const Target *target, ExecWay way)
 {
   for (uint64_t s = 1; s <= dense_check_seeds(seeds); s++)
     if (is_asked(f, s))
-      dense_check_one(f, t, s, cpu, way);
+      check_one(f, t, s, target, way);
+}
+
+void dense_check_type(const DenseOps *f, DType t, uint32_t seeds, const char *cpu, ExecWay way)
+{
+  dense_check_target(f, t, seeds, find_target(cpu), way);
 }
 
 void dense_check_types(const DenseOps *f, const char *cpu, ExecWay way)

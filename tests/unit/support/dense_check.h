@@ -19,6 +19,8 @@ typedef struct {
 uint32_t dense_check_seeds(uint32_t n);
 void dense_check_module(Arena *a, Module *m, uint64_t seed, const char *cpu, ExecWay way, const char *what);
 void dense_check_one(const DenseOps *f, DType t, uint64_t seed, const char *cpu, ExecWay way);
+/* So many graphs of one type, for a target that may be no row of the table. */
+void dense_check_target(const DenseOps *f, DType t, uint32_t seeds, const Target *target, ExecWay way);
 /* Its seeds for each type that the op takes, */
 void dense_check_types(const DenseOps *f, const char *cpu, ExecWay way);
 /* or so many for one type. */
