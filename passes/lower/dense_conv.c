@@ -338,7 +338,9 @@ bool lower_dense_conv(DenseLower *d, Val v)
 {
   int64_t all = type_last(&graph_node(d->g, v)->type);
 
-  for (int64_t first = 0; first < all && !(first == 0 && (dense_few(d, v) || dense_int8(d, v)));)
+  if (dense_few(d, v) || dense_int8(d, v) || dense_winograd(d, v))
+    return true;
+  for (int64_t first = 0; first < all;)
     first += some_channels(d, v, first);
   return true;
 }

@@ -100,4 +100,7 @@ DensePoint walk_point(const Walk *w, DenseIndex column, DenseIndex c, unsigned l
 /* dense_few.c: convolutions of few output channels; false: not one that it takes. */
 bool dense_few(DenseLower *d, Val v);
 
+/* dense_winograd.c: convolutions that are faster with fewer multiplications; false: not one that it takes. */
+bool dense_winograd(DenseLower *d, Val v);
+
 #endif
