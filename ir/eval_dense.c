@@ -105,7 +105,7 @@ static DenseFn *const dense_op[OP_COUNT] = {
     [OP_slice] = dense_slice,       [OP_concat] = dense_concat,     [OP_expand] = dense_expand,
     [OP_pad] = dense_pad,           [OP_gather] = dense_gather_op,  [OP_scatter] = dense_scatter_op,
     [OP_linear] = dense_linear_op,  [OP_matmul] = dense_matmul_op,  [OP_conv] = dense_conv_op,
-    [OP_pool_max] = dense_pool_op,  [OP_pool_sum] = dense_pool_op,
+    [OP_pool_max] = dense_pool_op,  [OP_pool_sum] = dense_pool_op,  [OP_sdpa] = dense_sdpa_op,
 };
 
 static bool eval_weight(const Graph *g, const Node *n, Tensor *out)

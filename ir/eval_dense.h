@@ -5,6 +5,7 @@
  *   eval_dense_reduce.c   along axes: sums, maxima, scans, softmax, topk
  *   eval_dense_move.c     shape, movement, gather and scatter
  *   eval_dense_product.c  linear, matmul, conv, pools
+ *   eval_dense_sdpa.c     attention
  *
  * Elements are read and rounded by dtype_get and dtype_put (dtype_element.c) alone. Floats are computed in long
  * double, or in double where a product's inputs have at most f32's digits; integers in 64 bits, which wrap as their
@@ -29,7 +30,7 @@ DenseFn dense_unary, dense_binary, dense_compare, dense_where_op, dense_cast;
 DenseFn dense_reduce, dense_arg_op, dense_scan, dense_softmax, dense_topk_op;
 DenseFn dense_transpose, dense_slice, dense_concat, dense_expand, dense_pad, dense_gather_op,
     dense_scatter_op;
-DenseFn dense_linear_op, dense_matmul_op, dense_conv_op, dense_pool_op;
+DenseFn dense_linear_op, dense_matmul_op, dense_sdpa_op, dense_conv_op, dense_pool_op;
 
 /* acc = op(acc, x), both of type t */
 void dense_combine(Op op, DType t, void *acc, const void *x);

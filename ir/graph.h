@@ -61,6 +61,7 @@ typedef enum {
   RES_GATHER,
   RES_TOPK,
   RES_MATMUL,
+  RES_SDPA,
   RES_CONV,
   RES_POOL
 } ResultRule;

@@ -271,6 +271,64 @@ bool rule_dense_matmul(const Rule *r)
   return true;
 }
 
+static bool sdpa_takes(const Rule *r)
+{
+  DType t = rule_in(r, 0)->dtype;
+
+  if (r->n_in < 3 || r->n_in > 4)
+    return fail(r->e, "sdpa: %u inputs, must be q, k, v and perhaps a mask", r->n_in);
+  if (t != DT_F16 && t != DT_BF16 && t != DT_F32)
+    return rule_bad_input(r, 0, "of f16, bf16 or f32");
+  for (uint32_t i = 1; i < r->n_in; i++)
+    if (!same_dtype(r, 0, i))
+      return false;
+  if (r->attr->attention.window || !(r->attr->attention.softcap >= 0))
+    return fail(r->e, "sdpa: window is %lld, softcap %g; must be 0, and 0 or more",
+                (long long)r->attr->attention.window, (double)r->attr->attention.softcap);
+  return true;
+}
+
+/* Keys or values: of q's rank, for all or some of its batch, for each head or for groups of them. */
+static bool sdpa_serves(const Type *q, const Type *x)
+{
+  uint32_t n = q->rank;
+
+  for (uint32_t i = 0; i + 3 < n && x->rank == n; i++)
+    if (x->dim[i] != 1 && x->dim[i] != q->dim[i])
+      return false;
+  return x->rank == n && x->dim[n - 2] && q->dim[n - 2] % x->dim[n - 2] == 0;
+}
+
+bool rule_dense_sdpa(const Rule *r)
+{
+  if (!sdpa_takes(r))
+    return false;
+  const Type *q = rule_in(r, 0), *k = rule_in(r, 1), *v = rule_in(r, 2);
+  uint32_t n = q->rank;
+  bool ok = n >= 3 && sdpa_serves(q, k) && sdpa_serves(q, v) && k->dim[n - 3] && type_last(q) &&
+            k->dim[n - 3] == v->dim[n - 3] && k->dim[n - 2] == v->dim[n - 2] && type_last(k) == type_last(q);
+
+  if (!ok)
+    return fail(r->e, "sdpa: q %s, k %s and v %s do not fit", rule_type_text(r->g, q),
+                rule_type_text(r->g, k), rule_type_text(r->g, v));
+  if (r->n_in == 4) {
+    Type scores = *q, all;
+    scores.dim[n - 3] = q->dim[n - 2];
+    scores.dim[n - 2] = q->dim[n - 3];
+    scores.dim[n - 1] = k->dim[n - 3];
+    all = scores;
+    if (!rule_bcast(r, &all, rule_in(r, 3)))
+      return false;
+    if (!type_eq(&all, &scores) || type_last(rule_in(r, 3)) != type_last(&scores))
+      return rule_bad_input(r, 3,
+                            arena_printf(r->g->module->arena, "of %lld keys, no larger than %s",
+                                         (long long)type_last(&scores), rule_type_text(r->g, &scores)));
+  }
+  *r->out = *q;
+  r->out->dim[n - 1] = type_last(v);
+  return true;
+}
+
 static bool check_window(const Rule *r)
 {
   const Window *w = &r->attr->window;

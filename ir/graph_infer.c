@@ -393,8 +393,8 @@ static RuleFn *const rules[] = {
     [RES_CONCAT] = infer_concat,  [RES_LINEAR] = infer_linear,       [RES_QUANT] = infer_quant,
     [RES_EMBED] = infer_embed,    [RES_COMPARE] = infer_compare,     [RES_WHERE] = rule_dense_where,
     [RES_AXES] = rule_dense_axes, [RES_ARG] = rule_dense_arg,        [RES_GATHER] = rule_dense_gather,
-    [RES_TOPK] = rule_dense_topk, [RES_MATMUL] = rule_dense_matmul,  [RES_CONV] = rule_dense_conv,
-    [RES_POOL] = rule_dense_pool,
+    [RES_TOPK] = rule_dense_topk, [RES_MATMUL] = rule_dense_matmul,  [RES_SDPA] = rule_dense_sdpa,
+    [RES_CONV] = rule_dense_conv, [RES_POOL] = rule_dense_pool,
 };
 
 static bool check_sort(const Rule *r)

@@ -33,6 +33,6 @@ bool rule_dense_takes(const Rule *r);
 bool rule_dense_given(const Rule *r); /* expand, pad, cast, bitcast */
 bool rule_dense_scatter(const Rule *r);
 RuleFn rule_dense_linear, rule_dense_where, rule_dense_axes, rule_dense_arg, rule_dense_gather,
-    rule_dense_topk, rule_dense_matmul, rule_dense_conv, rule_dense_pool;
+    rule_dense_topk, rule_dense_matmul, rule_dense_sdpa, rule_dense_conv, rule_dense_pool;
 
 #endif

@@ -120,7 +120,8 @@ KVal dense_address(DenseLower *d, const DensePlace *p, uint32_t rank, const Dens
 void dense_store(DenseLower *d, KVal value, const DensePoint *at);
 
 /* ---- vectors */
-KVal dense_pack(Kernel *k, const KVal *scalar, unsigned n); /* n lanes of n scalars, n a power of two */
+KVal dense_pack(Kernel *k, const KVal *scalar, unsigned n);   /* n lanes of n scalars, n a power of two */
+void dense_transpose_lanes(Kernel *k, KVal *row, unsigned n); /* n vectors of n lanes, n at most 16 */
 /* Loops over 0 .. n-1 in steps of `lanes`, then ever fewer lanes for the rest; fn gets index and lanes. */
 typedef void DenseSpan(DenseLower *d, void *ctx, DenseIndex at, unsigned lanes);
 void dense_span(DenseLower *d, int64_t n, unsigned lanes, DenseSpan *fn, void *ctx);
@@ -134,7 +135,7 @@ unsigned dense_cost(Op op, DType t); /* operations for one element, about */
 /* ---- families: each lowers the group whose anchor (or only node) is v */
 typedef bool DenseFamily(DenseLower *d, Val v);
 DenseFamily lower_dense_map, lower_dense_reduce, lower_dense_softmax, lower_dense_arg, lower_dense_scan;
-DenseFamily lower_dense_linear, lower_dense_matmul, lower_dense_conv, lower_dense_pool;
+DenseFamily lower_dense_linear, lower_dense_matmul, lower_dense_sdpa, lower_dense_conv, lower_dense_pool;
 DenseFamily lower_dense_gather, lower_dense_scatter, lower_dense_topk, lower_dense_pad;
 
 /* conv and linear of u8 by constant i8 (dense_int8.c); false: not one that it takes. */

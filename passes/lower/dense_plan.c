@@ -33,6 +33,7 @@ static const DenseRow rows[OP_COUNT] = {
     ROW(cumprod, scan, true, NEED_VALUE),
     ROW(linear, linear, true, NEED_PLACE, NEED_PLACE),
     ROW(matmul, matmul, true, NEED_PLACE, NEED_ROWS),
+    ROW(sdpa, sdpa, true, NEED_ROWS, NEED_PLACE, NEED_ROWS),
     ROW(conv, conv, true, NEED_ROWS, NEED_DENSE, NEED_VALUE),
     ROW(pool_max, pool, true, NEED_ROWS),
     ROW(pool_sum, pool, true, NEED_ROWS),

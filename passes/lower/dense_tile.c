@@ -75,7 +75,7 @@ static KVal column(Tiles *x, KVal a, KVal b, unsigned j)
 }
 
 /* Swaps the blocks off the diagonal, of one lane, two, four .. */
-static void transpose(Kernel *k, KVal *row, unsigned n)
+void dense_transpose_lanes(Kernel *k, KVal *row, unsigned n)
 {
   for (unsigned h = 1; h < n; h *= 2) {
     uint8_t low[MAX_TILE], high[MAX_TILE];
@@ -109,7 +109,7 @@ static void square_tile(Tiles *x, KVal a, KVal b)
 
   for (unsigned j = 0; j < x->lanes; j++)
     row[j] = column(x, a, b, j);
-  transpose(x->k, row, x->lanes);
+  dense_transpose_lanes(x->k, row, x->lanes);
   for (unsigned i = 0; i < x->lanes; i++) {
     KVal at = address(x, a, b, i, &c);
     k_store(x->k, x->param, at, c, row[i]);
