@@ -11,7 +11,8 @@
 #include "passes/lower/panel.h"
 #include "passes/lower/winograd.h"
 
-enum { MAX_POINTS = WINOGRAD_POINTS, LEAST_CHANNELS = 16, LEAST_TILES = 16 };
+enum { MAX_POINTS = WINOGRAD_POINTS, LEAST_CHANNELS = 16, LEAST_TILES = 16, AHEAD = 4096 };
+/* AHEAD: elements of weights that are asked for before their use, where no cache near holds all */
 
 typedef struct {
   Walk w;
@@ -34,6 +35,11 @@ static uint32_t arena_buffer(Conv *c, const char *name, int64_t elements)
 
   l->prog->buffers.data[b].entry = l->entry;
   return b;
+}
+
+static uint64_t u_bytes(const Conv *c)
+{
+  return (uint64_t)(c->w.outputs / PANEL_ROWS * c->panel) * 4;
 }
 
 /* The values at all points of one output's taps in kernel row `row`, channel `channel`. */
@@ -59,7 +65,7 @@ static uint32_t pack(const Conv *c)
 {
   Lower *l = c->w.d->l;
   const Weight *weight = dense_weight(c->w.d, c->weight);
-  uint64_t bytes = (uint64_t)(c->w.outputs / PANEL_ROWS * c->panel) * 4;
+  uint64_t bytes = u_bytes(c);
   float *data = arena_alloc(l->arena, bytes);
   Tensor from = {graph_node(c->w.d->g, c->weight)->type, (void *)(uintptr_t)weight->data};
 
@@ -215,6 +221,7 @@ typedef struct {
   KVal x;                    /* idx: in V, point 0 of the first tile */
   KVal panel[WALK_MAX_VECS]; /* idx: in U, where each vector of a block finds its panel */
   KVal first;                /* idx: number of the first tile */
+  bool far;                  /* the weights do not stay in the cache */
 } Product;
 
 static void multiply(const Conv *c, const Product *p, KVal x, KVal u, Acc *acc)
@@ -226,6 +233,8 @@ static void multiply(const Conv *c, const Product *p, KVal x, KVal u, Acc *acc)
 
   for (unsigned i = 0; i < w->vecs; i++)
     row[i] = k_load(k, type, p->u, idx_add(k, p->panel[i], u), i * w->lanes % PANEL_ROWS);
+  for (unsigned i = 0; p->far && i < w->vecs; i += PANEL_ROWS / w->lanes)
+    k_prefetch(k, p->u, idx_add(k, p->panel[i], u), AHEAD);
   for (unsigned t = 0; t < w->tile; t++) {
     KVal one = k_load(k, ktype(KE_f32, 1), p->v, x, t * c->stride);
     one = w->lanes == 1 ? one : k_splat(k, type, one);
@@ -343,7 +352,7 @@ static int64_t position(Conv *c, Product *p)
   Walk *w = &c->w;
   Kernel *k = w->k;
   int64_t groups = (c->all + w->tile - 1) / w->tile, images = groups * c->batch;
-  bool by_tiles = c->panel * w->outputs / PANEL_ROWS * 4 <= (int64_t)w->d->l->target->l2_bytes / 2;
+  bool by_tiles = !p->far;
   KVal g = k_grid(k), n = k_idx(k, by_tiles ? w->blocks : images);
   KVal high = k_op2(k, K_div, g, n), low = k_op2(k, K_rem, g, n);
 
@@ -391,7 +400,8 @@ static void product(Conv *c)
   p.v = lower_param(d->l, c->values, 0, KE_f32, KA_READ, "v");
   p.u = lower_param(d->l, c->weights, 0, KE_f32, KA_READ, "u");
   p.sums = lower_scratch(d->l, (uint64_t)(c->f.points * w->tile * w->block) * 4);
-  d->bytes += (uint64_t)(w->outputs / PANEL_ROWS * c->panel) * 4;
+  d->bytes += u_bytes(c);
+  p.far = u_bytes(c) > d->l->target->l2_bytes / 2;
   int64_t grid = position(c, &p);
   all_points(c, &p);
   results(c, &p);
@@ -414,26 +424,32 @@ static void set_fast(Conv *c, int m, int r)
   c->panel = c->f.points * c->kernel_rows * w->channels * PANEL_ROWS;
 }
 
-/* Time in multiply-adds of vectors of 16, as measured: what a value of V, U or M costs beside those. */
-enum { COST_INPUT = 10, COST_WEIGHT = 12, COST_RESULT = 12 };
+/* Time in multiply-adds of vectors of 16, as measured: what a value of V, U or M costs beside those; and 64 bytes of weights
+ * that come from afar, which are those above a size. The same for all targets, so that one program's share weights. */
+enum { COST_INPUT = 10, COST_WEIGHT = 12, COST_RESULT = 12, COST_FAR = 16, NEAR = 1 << 20 };
+
+static double far_cost(double bytes)
+{
+  return bytes > NEAR ? (bytes - NEAR) / 64 * COST_FAR : 0;
+}
 
 static double direct_cost(const Conv *c)
 {
   const Walk *w = &c->w;
-  double pixels = (double)(c->batch * w->out[1] * w->out[2]), taps = (double)(w->kernel[1] * w->kernel[2]);
+  double pixels = (double)(c->batch * w->out[1] * w->out[2]),
+         weights = (double)(w->kernel[1] * w->kernel[2] * w->channels * w->outputs);
 
-  return pixels * taps * (double)(w->channels * w->outputs) / PANEL_ROWS;
+  return pixels * weights / PANEL_ROWS + (c->w_type == DT_F32 ? far_cost(weights * 4) : 0);
 }
 
 static double fast_cost(const Conv *c)
 {
   double results = (double)(c->batch * c->all * c->f.points * c->w.outputs) / PANEL_ROWS,
          inputs = (double)(c->plane * c->f.points) / PANEL_ROWS,
-         weights = (double)(c->panel * c->w.outputs) / (PANEL_ROWS * PANEL_ROWS),
-         sums = results * (double)(c->kernel_rows * c->w.channels);
+         sums = results * (double)(c->kernel_rows * c->w.channels), weights = (double)u_bytes(c);
 
-  return sums + COST_RESULT * results + COST_INPUT * inputs +
-         (c->w_type == DT_F32 ? 0 : COST_WEIGHT * weights);
+  weights = c->w_type == DT_F32 ? far_cost(weights) : weights / 64 * COST_WEIGHT;
+  return sums + COST_RESULT * results + COST_INPUT * inputs + weights;
 }
 
 /* Larger tiles, with more weights, only where they gain. Below some tiles weights are read for too few of them. */
