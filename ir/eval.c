@@ -365,7 +365,7 @@ static void eval_linear(Eval *ev, Val v)
 }
 
 /* For each block of 32, all in float but for the errors: with n = 127, 126, 125, 124 the scale is max|x| * (1 / n), a code
- * x * ((1 / max|x|) * n) to nearest even; of the four the one with the least squared error, the first of equals. */
+ * (x * (1 / max|x|)) * n to nearest even; of the four the one with the least squared error, the first of equals. */
 static void quant_block(const float *x, float *y)
 {
   float amax = 0, inv_max;
@@ -375,10 +375,10 @@ static void quant_block(const float *x, float *y)
     amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
   inv_max = amax > 0 ? 1.0f / amax : 0;
   for (int n = 127; n >= 124; n--) {
-    float scale = amax * (float)(1.0 / n), inv = inv_max * (float)n, value[32];
+    float scale = amax * (float)(1.0 / n), value[32];
     double error = 0;
     for (int i = 0; i < 32; i++) {
-      value[i] = rintf(x[i] * inv) * scale;
+      value[i] = rintf(x[i] * inv_max * (float)n) * scale;
       error += ((double)x[i] - (double)value[i]) * ((double)x[i] - (double)value[i]);
     }
     if (error < least) {

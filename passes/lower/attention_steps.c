@@ -214,19 +214,20 @@ static void finish_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned la
     k_store(k, a->scratch, at, attention_acc_at(a, 0) + off, y);
 }
 
+static KVal quant_vector(void *ctx, KVal j, int64_t off)
+{
+  const Query *q = ctx;
+  const Attention *a = q->a;
+  return k_load(a->l->k, ktype(KE_f32, a->lanes), a->scratch, idx_add(a->l->k, q->acc, j),
+                attention_acc_at(a, 0) + off);
+}
+
 /* Heads are whole blocks. */
-static void quantise(const Query *q, KVal block)
+static void quantise(Query *q, KVal block)
 {
   const Attention *a = q->a;
-  Kernel *k = a->l->k;
   Q8a to = lower_q8a_value(a->l, a->quantised, KA_WRITE);
-  KVal b = k_loop(k, k_idx(k, 0), k_idx(k, a->size / QBLOCK), 1), x[QBLOCK / 4];
-  KVal at = idx_add(k, q->acc, idx_mul(k, b, QBLOCK));
-
-  for (unsigned i = 0; i < QBLOCK / a->lanes; i++)
-    x[i] = k_load(k, ktype(KE_f32, a->lanes), a->scratch, at, attention_acc_at(a, 0) + i * a->lanes);
-  lower_quant_block(a->l, &to, idx_add(k, block, b), x);
-  k_end(k, NULL, 0);
+  lower_quant_row(a->l, &to, block, a->size / QBLOCK, quant_vector, q);
 }
 
 /* From a query's number to a multiple of that: heads of a token follow each other by `step`, tokens by `stride`. */

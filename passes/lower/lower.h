@@ -125,8 +125,14 @@ int32_t lower_sum_bias(const Target *t); /* bits of SUM_BIAS, or 0 */
 KVal lower_start_to_sum(Lower *l, KVal start);
 Q8a lower_q8a_value(Lower *l, Val v, KAccess access);
 
-/* x: the QBLOCK / lanes vectors of a block. It becomes number `block` of the value. */
-void lower_quant_block(Lower *l, const Q8a *to, KVal block, const KVal *x);
+/* x: the QBLOCK / lanes vectors of each of n blocks, a power of two and at most lower_quant_most(). They become numbers `block`,
+ * block + step .. of the value. */
+unsigned lower_quant_most(const Lower *l);
+void lower_quant_blocks(Lower *l, const Q8a *to, KVal block, int64_t step, unsigned n, const KVal *x);
+
+/* `count` blocks, number `first` of the value and those after it; fn gives the vector from column j + off on. */
+typedef KVal QuantFn(void *ctx, KVal j, int64_t off);
+void lower_quant_row(Lower *l, const Q8a *to, KVal first, int64_t count, QuantFn *fn, void *ctx);
 
 /* ---- one function for each family: lowers the nodes of one part of a launch */
 bool lower_is_row(Op op); /* works along the last axis: what lower_rows() takes */

@@ -1,12 +1,21 @@
-/* quantize.c - a block of 32 numbers to 8 bits: rows, attention and products end with it.
+/* quantize.c - blocks of 32 numbers to 8 bits: rows, attention and products end with it.
  *
  * Of a few scales the one with the least squared error is taken: the largest number becomes 127, 126, 125 or 124. All four are
  * nearly as fine as the finest, and how their errors fall is chance: the best is 15 % below the first on the average.
- * The scales are tried in a loop: the code is a quarter of four trials' side by side, and no slower. Their errors wait as vectors, and are
- * summed and compared side by side. */
+ * The scales are tried in a loop: the code is a quarter of four trials' side by side, and no slower. Their errors wait as vectors,
+ * and are summed and compared side by side, for as many blocks as make a vector of sums: what is done for a block's numbers
+ * (maximum, inverse, scale, sums of codes) is then done once for all. A block comes out the same in any company. */
 #include "passes/lower/lower.h"
 
-enum { QUANT_TOP = 127, QUANT_TRIALS = 4 };
+#include <assert.h>
+
+enum {
+  QUANT_TOP = 127,
+  QUANT_TRIALS = 4,
+  MAX_BLOCKS = 4,
+  MAX_VECTORS = QBLOCK / 4, /* of blocks side by side */
+  SUM_BIAS_BITS = 0x4b400000
+};
 
 Q8a lower_q8a_value(Lower *l, Val v, KAccess access)
 {
@@ -22,32 +31,34 @@ Q8a lower_q8a_value(Lower *l, Val v, KAccess access)
                type_last(t)};
 }
 
+int32_t lower_sum_bias(const Target *t)
+{
+  return t->fma ? SUM_BIAS_BITS : 0;
+}
+
 static KVal mul(Kernel *k, KVal a, KVal b)
 {
   return k_op2(k, K_mul, a, b);
 }
 
-static KVal sum_of(Kernel *k, const KVal *codes, unsigned n)
+static KVal start_of(Lower *l, KVal sum)
 {
-  KVal s = codes[0];
-  for (unsigned i = 1; i < n; i++)
-    s = k_op2(k, K_add, s, codes[i]);
-  return k_reduce(k, K_sum, s);
+  KType i32 = kernel_node(l->k, sum)->type;
+  return k_op2(l->k, K_sub, k_int(l->k, i32, lower_sum_bias(l->target)),
+               mul(l->k, sum, k_int(l->k, i32, QZERO)));
 }
 
-static KVal block_max(Lower *l, const KVal *x)
+KVal lower_start_to_sum(Lower *l, KVal start)
 {
-  Kernel *k = l->k;
-  KVal max = k_op1(k, K_abs, x[0]);
-
-  for (unsigned i = 1; i < QBLOCK / l->lanes; i++)
-    max = k_op2(k, K_max, max, k_op1(k, K_abs, x[i]));
-  return k_reduce(k, K_rmax, max);
+  KVal less = k_op2(l->k, K_sub, k_int(l->k, ktype(KE_i32, 1), lower_sum_bias(l->target)), start);
+  return k_shift(l->k, K_shr, less, QZERO_BITS);
 }
 
-/* The sums of `n` vectors, a power of two that is at most their lanes, as lanes of one: the first halves of what is left of
- * each vector are added to the second. */
-static KVal sums_of(Kernel *k, KVal *v, unsigned n)
+/* ---- lanes */
+
+/* What `op` makes of each of `n` vectors, a power of two that is at most their lanes, as lanes of one: the first halves of what
+ * is left of each vector are combined with the second. */
+static KVal over_lanes(Kernel *k, KOp op, KVal *v, unsigned n)
 {
   unsigned lanes = kernel_node(k, v[0])->type.lanes;
 
@@ -60,7 +71,7 @@ static KVal sums_of(Kernel *k, KVal *v, unsigned n)
         first[i] = (uint8_t)(i / (part / 2) * part + i % (part / 2));
         second[i] = (uint8_t)(first[i] + part / 2);
       }
-      v[p] = k_op2(k, K_add, k_shuffle(k, a, b, first, left), k_shuffle(k, a, b, second, left));
+      v[p] = k_op2(k, op, k_shuffle(k, a, b, first, left), k_shuffle(k, a, b, second, left));
     }
     n = pairs;
     lanes = left;
@@ -69,88 +80,200 @@ static KVal sums_of(Kernel *k, KVal *v, unsigned n)
   return v[0];
 }
 
-/* The squared error of what the largest number becomes, in units of its scale: summed later. */
-static KVal error_of(Lower *l, const KVal *x, KVal inverse)
+/* Lanes first, first + step, .. of a vector. */
+static KVal lanes_of(Kernel *k, KVal v, unsigned first, unsigned step, unsigned n)
 {
-  Kernel *k = l->k;
-  KVal error = 0, inv = k_splat(k, ktype(KE_f32, l->lanes), inverse);
+  uint8_t lane[K_MAX_LANES];
 
-  for (unsigned i = 0; i < QBLOCK / l->lanes; i++) {
-    KVal t = mul(k, x[i], inv), e = k_op2(k, K_sub, t, k_round(k, t));
+  for (unsigned i = 0; i < n; i++)
+    lane[i] = (uint8_t)(first + i * step);
+  if (step == 1 && n == kernel_node(k, v)->type.lanes)
+    return v;
+  return n == 1 ? k_extract(k, v, first) : k_shuffle(k, v, v, lane, n);
+}
+
+static KVal lane_to_all(Kernel *k, KVal v, unsigned lane, unsigned lanes)
+{
+  KType t = kernel_node(k, v)->type;
+  return t.lanes == 1 ? k_splat(k, ktype(t.elem, lanes), v) : lanes_of(k, v, lane, 0, lanes);
+}
+
+/* The largest of each four lanes, in all of them. */
+static KVal max_of_fours(Kernel *k, KVal v)
+{
+  unsigned lanes = kernel_node(k, v)->type.lanes;
+  uint8_t lane[K_MAX_LANES];
+
+  for (unsigned by = 1; by < QUANT_TRIALS; by *= 2) {
+    for (unsigned i = 0; i < lanes; i++)
+      lane[i] = (uint8_t)(i ^ by);
+    v = k_op2(k, K_max, v, k_shuffle(k, v, v, lane, lanes));
+  }
+  return v;
+}
+
+/* ---- blocks side by side */
+
+typedef struct {
+  Lower *l;
+  unsigned n, vecs; /* blocks; vectors of each */
+  KVal x[MAX_VECTORS];
+} Blocks;
+
+/* Of each block, as lanes of a vector. */
+static KVal maxima(const Blocks *b)
+{
+  Kernel *k = b->l->k;
+  KVal max[MAX_BLOCKS];
+
+  for (unsigned i = 0; i < b->n; i++) {
+    max[i] = k_op1(k, K_abs, b->x[i * b->vecs]);
+    for (unsigned j = 1; j < b->vecs; j++)
+      max[i] = k_op2(k, K_max, max[i], k_op1(k, K_abs, b->x[i * b->vecs + j]));
+  }
+  return over_lanes(k, K_max, max, b->n);
+}
+
+/* Numbers become fractions of their block's largest. */
+static void divide(Blocks *b, KVal inv_max)
+{
+  Kernel *k = b->l->k;
+
+  for (unsigned i = 0; i < b->n; i++) {
+    KVal inv = lane_to_all(k, inv_max, i, b->l->lanes);
+    for (unsigned j = 0; j < b->vecs; j++)
+      b->x[i * b->vecs + j] = mul(k, b->x[i * b->vecs + j], inv);
+  }
+}
+
+/* top * x, rounded to the low bits of a float whose unit is 1. */
+static KVal rounded(Kernel *k, KVal x, KVal top)
+{
+  return k_fma(k, x, top, k_flt(k, kernel_node(k, x)->type.lanes, SUM_BIAS));
+}
+
+/* The squared error of a block where the largest number becomes `top`, in units of its scale: summed later. */
+static KVal error_of(const Blocks *b, unsigned block, KVal top)
+{
+  Kernel *k = b->l->k;
+  KVal error = 0, big = k_flt(k, b->l->lanes, SUM_BIAS);
+
+  for (unsigned j = 0; j < b->vecs; j++) {
+    KVal x = b->x[block * b->vecs + j], less = k_op2(k, K_sub, big, rounded(k, x, top));
+    KVal e = k_fma(k, x, top, less);
     error = error ? k_fma(k, e, e, error) : mul(k, e, e);
   }
   return error;
 }
 
-/* Of all trials, first to last: a queue of carries. */
-static void trial_errors(Lower *l, const KVal *x, KVal inv_max, KVal *error)
+/* Of all trials of each block, first to last: queues of carries. */
+static void trial_errors(const Blocks *b, KVal *error)
 {
-  Kernel *k = l->k;
-  KVal first = k_flt(k, 1, QUANT_TOP), none = k_flt(k, l->lanes, 0.0), next[1 + QUANT_TRIALS];
+  Kernel *k = b->l->k;
+  unsigned lanes = b->l->lanes, n = b->n * QUANT_TRIALS;
+  KVal first = k_flt(k, lanes, QUANT_TOP), none = k_flt(k, lanes, 0.0), next[1 + MAX_BLOCKS * QUANT_TRIALS];
 
   (void)k_loop(k, k_idx(k, 0), k_idx(k, QUANT_TRIALS), 1);
   KVal top = k_carry(k, first);
-  for (int i = 0; i < QUANT_TRIALS; i++)
+  for (unsigned i = 0; i < n; i++)
     error[i] = k_carry(k, none);
-  next[0] = k_op2(k, K_sub, top, k_flt(k, 1, 1.0));
-  memcpy(next + 1, error + 1, (QUANT_TRIALS - 1) * sizeof *next);
-  next[QUANT_TRIALS] = error_of(l, x, mul(k, inv_max, top));
-  k_end(k, next, COUNT(next));
+  next[0] = k_op2(k, K_sub, top, k_flt(k, lanes, 1.0));
+  for (unsigned i = 0; i < n; i++)
+    next[1 + i] = i % QUANT_TRIALS < QUANT_TRIALS - 1 ? error[i + 1] : error_of(b, i / QUANT_TRIALS, top);
+  k_end(k, next, 1 + n);
 }
 
-/* What the largest number becomes. */
-static KVal best_top(Lower *l, const KVal *x, KVal inv_max)
+/* What the largest number of each block becomes: four times, for the trials. */
+static KVal best_tops(const Blocks *b)
 {
-  Kernel *k = l->k;
-  KType four = ktype(KE_f32, QUANT_TRIALS);
-  KVal error[QUANT_TRIALS];
+  Kernel *k = b->l->k;
+  unsigned lanes = b->n * QUANT_TRIALS;
+  KVal error[MAX_BLOCKS * QUANT_TRIALS];
+  KType i32 = ktype(KE_i32, lanes);
 
-  trial_errors(l, x, inv_max, error);
-  KVal trial = k_cast(k, KE_f32, kernel_add(k, K_lane, ktype(KE_i32, QUANT_TRIALS), NULL, 0, 0));
-  KVal top = k_op2(k, K_sub, k_flt(k, QUANT_TRIALS, QUANT_TOP), trial);
-  KVal unit = k_op2(k, K_div, k_flt(k, QUANT_TRIALS, 1.0), top);
-  KVal less = k_op1(k, K_neg, mul(k, sums_of(k, error, QUANT_TRIALS), mul(k, unit, unit)));
-  KVal best = k_op2(k, K_le, k_splat(k, four, k_reduce(k, K_rmax, less)), less);
-  return k_reduce(k, K_rmax, k_select(k, best, top, k_flt(k, QUANT_TRIALS, QUANT_TOP - QUANT_TRIALS + 1)));
+  trial_errors(b, error);
+  KVal trial = k_op2(k, K_and, kernel_add(k, K_lane, i32, NULL, 0, 0), k_int(k, i32, QUANT_TRIALS - 1));
+  KVal top = k_op2(k, K_sub, k_flt(k, lanes, QUANT_TOP), k_cast(k, KE_f32, trial));
+  KVal unit = k_op2(k, K_div, k_flt(k, lanes, 1.0), top);
+  KVal less = k_op1(k, K_neg, mul(k, over_lanes(k, K_add, error, lanes), mul(k, unit, unit)));
+  KVal best = k_op2(k, K_le, max_of_fours(k, less), less);
+  return max_of_fours(k, k_select(k, best, top, k_flt(k, lanes, QUANT_TOP - QUANT_TRIALS + 1)));
 }
 
-int32_t lower_sum_bias(const Target *t)
+/* Codes, to memory; returns the sums of the first and the second half of each block. */
+static KVal put_codes(const Blocks *b, const Q8a *to, KVal block, int64_t step, KVal tops)
 {
-  enum { SUM_BIAS_BITS = 0x4b400000 };
-  return t->fma ? SUM_BIAS_BITS : 0;
-}
+  Kernel *k = b->l->k;
+  KType i32 = ktype(KE_i32, b->l->lanes);
+  unsigned half = b->vecs / 2;
+  KVal sum[2 * MAX_BLOCKS], at = idx_mul(k, block, QBLOCK);
 
-static KVal start_of(Lower *l, KVal sum)
-{
-  KType i32 = ktype(KE_i32, 1);
-  return k_op2(l->k, K_sub, k_int(l->k, i32, lower_sum_bias(l->target)),
-               mul(l->k, sum, k_int(l->k, i32, QZERO)));
-}
-
-KVal lower_start_to_sum(Lower *l, KVal start)
-{
-  KVal less = k_op2(l->k, K_sub, k_int(l->k, ktype(KE_i32, 1), lower_sum_bias(l->target)), start);
-  return k_shift(l->k, K_shr, less, QZERO_BITS);
-}
-
-void lower_quant_block(Lower *l, const Q8a *to, KVal block, const KVal *x)
-{
-  Kernel *k = l->k;
-  unsigned n = QBLOCK / l->lanes;
-  KVal code[QBLOCK / 4] = {0}, one = k_flt(k, 1, 1.0), zero = k_flt(k, 1, 0.0), max = block_max(l, x);
-  KVal inv_max = k_select(k, k_op2(k, K_lt, zero, max), k_op2(k, K_div, one, max), zero);
-  KVal top = best_top(l, x, inv_max), s = mul(k, max, k_op2(k, K_div, one, top));
-  KVal inv = k_splat(k, ktype(KE_f32, l->lanes), mul(k, inv_max, top));
-
-  for (unsigned i = 0; i < n; i++) {
-    code[i] = k_cast(k, KE_i32, k_round(k, mul(k, x[i], inv)));
-    k_store(k, to->q, idx_mul(k, block, QBLOCK), i * l->lanes, k_cast(k, KE_i8, code[i]));
+  for (unsigned i = 0; i < b->n; i++) {
+    KVal top = lane_to_all(k, tops, i * QUANT_TRIALS, b->l->lanes);
+    for (unsigned j = 0; j < b->vecs; j++) {
+      KVal code = k_bitcast(k, i32, rounded(k, b->x[i * b->vecs + j], top)), *s = &sum[2 * i + j / half];
+      k_store(k, to->q, at, i * step * QBLOCK + j * b->l->lanes, k_cast(k, KE_i8, code));
+      *s = j % half ? k_op2(k, K_add, *s, code) : code;
+    }
   }
-  KVal lo = sum_of(k, code, n / 2), hi = sum_of(k, code + n / 2, n / 2);
-  k_store(k, to->scale, block, 0, s);
-  KVal sum = k_op2(k, K_add, lo, hi);
-  k_store(k, to->start, block, 0, start_of(l, sum));
-  k_store(k, to->start16, idx_mul(k, block, 2), 0, start_of(l, lo));
-  k_store(k, to->start16, idx_mul(k, block, 2), 1, start_of(l, hi));
-  k_store(k, to->ssum, block, 0, mul(k, s, k_cast(k, KE_f32, sum)));
+  KVal sums = over_lanes(k, K_add, sum, 2 * b->n);
+  return k_op2(k, K_sub, sums,
+               k_int(k, ktype(KE_i32, 2 * b->n), (int32_t)(QBLOCK / 2 * (uint32_t)SUM_BIAS_BITS)));
+}
+
+/* Lanes of v, `each` for a block. */
+static void put_numbers(const Blocks *b, uint16_t to, KVal block, int64_t step, unsigned each, KVal v)
+{
+  Kernel *k = b->l->k;
+  KVal at = idx_mul(k, block, each);
+
+  if (step == 1)
+    k_store(k, to, at, 0, v);
+  for (unsigned i = 0; i < b->n && step != 1; i++)
+    k_store(k, to, at, i * step * each, lanes_of(k, v, i * each, 1, each));
+}
+
+unsigned lower_quant_most(const Lower *l)
+{
+  return l->lanes / QUANT_TRIALS;
+}
+
+void lower_quant_blocks(Lower *l, const Q8a *to, KVal block, int64_t step, unsigned n, const KVal *x)
+{
+  Kernel *k = l->k;
+  Blocks b = {l, n, QBLOCK / l->lanes, {0}};
+  KVal one = k_flt(k, n, 1.0), zero = k_flt(k, n, 0.0);
+
+  assert(n <= MAX_BLOCKS && n <= lower_quant_most(l));
+  memcpy(b.x, x, n * b.vecs * sizeof *x);
+  KVal max = maxima(&b);
+  divide(&b, k_select(k, k_op2(k, K_lt, zero, max), k_op2(k, K_div, one, max), zero));
+  KVal tops = best_tops(&b), top = lanes_of(k, tops, 0, QUANT_TRIALS, n);
+  KVal s = mul(k, max, k_op2(k, K_div, one, top)), halves = put_codes(&b, to, block, step, tops);
+  KVal sum = k_op2(k, K_add, lanes_of(k, halves, 0, 2, n), lanes_of(k, halves, 1, 2, n));
+
+  put_numbers(&b, to->scale, block, step, 1, s);
+  put_numbers(&b, to->start, block, step, 1, start_of(l, sum));
+  put_numbers(&b, to->start16, block, step, 2, start_of(l, halves));
+  put_numbers(&b, to->ssum, block, step, 1, mul(k, s, k_cast(k, KE_f32, sum)));
+}
+
+void lower_quant_row(Lower *l, const Q8a *to, KVal first, int64_t count, QuantFn *fn, void *ctx)
+{
+  Kernel *k = l->k;
+  unsigned vecs = QBLOCK / l->lanes;
+  KVal x[MAX_VECTORS];
+  int64_t at = 0;
+
+  for (unsigned n = lower_quant_most(l); at < count; n /= 2) {
+    int64_t end = at + (count - at) / n * n;
+    if (end == at)
+      continue;
+    KVal b = k_loop(k, k_idx(k, at), k_idx(k, end), n), j = idx_mul(k, b, QBLOCK);
+    for (unsigned i = 0; i < n * vecs; i++)
+      x[i] = fn(ctx, j, i * l->lanes);
+    lower_quant_blocks(l, to, idx_add(k, first, b), 1, n, x);
+    k_end(k, NULL, 0);
+    at = end;
+  }
 }

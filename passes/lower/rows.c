@@ -199,18 +199,18 @@ static void store_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
 
 enum { MAX_VECTORS = QBLOCK / 4 };
 
+static KVal quant_vector(void *ctx, KVal j, int64_t off)
+{
+  Row *r = ctx;
+  return eval(r, graph_in(r->l->g, r->now->v, 0), j, off, r->l->lanes);
+}
+
 static void stage_quant(Row *r)
 {
-  Lower *l = r->l;
-  Kernel *k = l->k;
-  Q8a to = lower_q8a_value(l, r->now->v, KA_WRITE);
+  Q8a to = lower_q8a_value(r->l, r->now->v, KA_WRITE);
   int64_t blocks = to.columns / QBLOCK;
-  KVal x[MAX_VECTORS], b = k_loop(k, k_idx(k, 0), k_idx(k, blocks), 1), j = idx_mul(k, b, QBLOCK);
 
-  for (unsigned i = 0; i < QBLOCK / l->lanes; i++)
-    x[i] = eval(r, graph_in(l->g, r->now->v, 0), j, i * l->lanes, l->lanes);
-  lower_quant_block(l, &to, idx_add(k, idx_mul(k, r->row, blocks), b), x);
-  k_end(k, NULL, 0);
+  lower_quant_row(r->l, &to, idx_mul(r->l->k, r->row, blocks), blocks, quant_vector, r);
 }
 
 /* ---- rope */
