@@ -11,7 +11,7 @@
 
 #include <assert.h>
 
-enum { MANY = UINT32_MAX, MAX_OPERANDS = 12, MAX_MEMBERS = 64, MAX_REPEATED_COST = 2 };
+enum { MANY = UINT32_MAX, MAX_OPERANDS = 12, MAX_MEMBERS = 64, MAX_REPEATED_COST = 2, FEW_CHANNELS = 4 };
 
 bool dense_is_movement(Op op)
 {
@@ -242,6 +242,25 @@ static bool joins(const Plan *p, Val v)
   return r && r->epilogue && !p->d->anchors[group] && !p->moved[v] && !p->spread[v];
 }
 
+/* A convolution of few channels, which pictures have, takes its input as it lies: each number is read alone. */
+static bool takes_any_place(const Plan *p, Val v)
+{
+  const Node *n = graph_node(p->g, v);
+
+  return n->op == OP_conv && n->type.dtype == DT_F32 && n->attr.window.group == 1 &&
+         type_last(&n->type) * 2 > p->d->l->lanes &&
+         type_last(type_at(p, graph_in(p->g, v, 0))) <= FEW_CHANNELS;
+}
+
+static DenseNeed need_at(const Plan *p, Val v, uint32_t input)
+{
+  const DenseRow *r = dense_row(graph_node(p->g, v)->op);
+
+  if (!r)
+    return NEED_VALUE;
+  return input == 0 && takes_any_place(p, v) ? NEED_PLACE : need_of(r, input);
+}
+
 static void plan_computed(Plan *p, Val v)
 {
   const Node *n = graph_node(p->g, v);
@@ -261,7 +280,7 @@ static void plan_computed(Plan *p, Val v)
   p->members[group]++;
   p->operands[group] = (uint16_t)(p->operands[group] + operands_of(p, v));
   for (uint32_t i = 0; i < n->in.count; i++)
-    ask_input(p, v, i, group, r ? need_of(r, i) : NEED_VALUE, r != NULL);
+    ask_input(p, v, i, group, need_at(p, v, i), r != NULL);
 }
 
 static void plan_movement(Plan *p, Val v)

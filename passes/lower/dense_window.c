@@ -215,13 +215,13 @@ static void columns_apart(Walk *w, const Tile *t, int64_t lo, int64_t hi, KVal x
   }
 }
 
-/* Few channels: no loop at all. */
+/* Few channels side by side: no loop at all. */
 static void columns_between(Walk *w, const Tile *t, int64_t lo, int64_t hi, KVal x, KVal tap, Acc *acc)
 {
   enum { FEW = 4 };
   Kernel *k = w->k;
 
-  if (w->channels > FEW) {
+  if (w->channels > FEW || (w->channels > 1 && w->x_channel != 1)) {
     columns_apart(w, t, lo, hi, x, tap, acc);
     return;
   }

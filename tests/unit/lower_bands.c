@@ -60,12 +60,21 @@ static Val scaled(Make *b, Val x)
   return MAKE(b, OP_mul, ATTR(0), NULL, x, make_constant(b, b->t, scale));
 }
 
+/* Some lie channel by channel. */
+static Val picture(Make *b)
+{
+  int64_t n = 1 + make_below(b, 5), rows = 12 + make_below(b, 60), columns = 2 + make_below(b, 14);
+
+  if (make_below(b, 3))
+    return make_input(b, "x", MAKE_SHAPE(b->t, n, rows, columns, 1 + make_below(b, 20)));
+  Val x = make_input(b, "x", MAKE_SHAPE(b->t, n, 1 + make_below(b, 4), rows, columns));
+  return MAKE(b, OP_transpose, ATTR(.perm = {0, 2, 3, 1}), NULL, x);
+}
+
 static void make_chain(Make *b)
 {
   uint32_t n = 2 + (uint32_t)make_below(b, 4);
-  Val x = make_input(b, "x",
-                     MAKE_SHAPE(b->t, 1 + make_below(b, 5), 12 + make_below(b, 60), 2 + make_below(b, 14),
-                                1 + make_below(b, 20)));
+  Val x = picture(b);
 
   for (uint32_t i = 0; i < n; i++) {
     x = make_after(b, scaled(b, random_stage(b, x, i == 0)));
@@ -190,6 +199,17 @@ Test(lower_bands, point_depthwise_and_pool_are_one_kernel)
 
   x = window(&n, OP_conv, x, 3, 1, true, 32);
   make_output(&n.b, window(&n, OP_pool_max, x, 2, 2, false, 32));
+  expect_kernels(&n, 1);
+}
+
+Test(lower_bands, pictures_are_read_as_they_lie)
+{
+  Net n;
+  start(&n, 1);
+  Val x = make_input(&n.b, "x", MAKE_SHAPE(DT_F32, 1, 3, 80, 80));
+
+  x = MAKE(&n.b, OP_transpose, ATTR(.perm = {0, 2, 3, 1}), NULL, x);
+  make_output(&n.b, window(&n, OP_conv, x, 3, 2, false, 32));
   expect_kernels(&n, 1);
 }
 
