@@ -177,7 +177,8 @@ KVal k_pow(Kernel *k, KVal x, KVal y);
 KVal k_max_nan(Kernel *k, KVal a, KVal b); /* nan if one is; any element */
 KVal k_min_nan(Kernel *k, KVal a, KVal b);
 /* f32; faster, and other at the ends */
-KVal k_exp(Kernel *k, KVal x); /* never 0 or inf */
+KVal k_exp(Kernel *k, KVal x);      /* never 0 or inf */
+KVal k_exp_or_0(Kernel *k, KVal x); /* 0 where it would be subnormal, or soon become so */
 KVal k_sigmoid(Kernel *k, KVal x);
 KVal k_round(Kernel *k, KVal x);                              /* to nearest even, |x| < 2^22 */
 void k_sincos_turns(Kernel *k, KVal turns, KVal *s, KVal *c); /* of 2 pi * turns, |turns| <= 0.5 */

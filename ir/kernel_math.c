@@ -45,6 +45,13 @@ KVal k_exp(Kernel *k, KVal x)
   return km_mul(k, p, power_of_2(k, n_bits));
 }
 
+/* Subnormal numbers are slow to compute with: probabilities of what a mask hides must not be any, when divided by
+ * their sum or multiplied. */
+KVal k_exp_or_0(Kernel *k, KVal x)
+{
+  return k_select(k, k_op2(k, K_lt, x, km_num(k, x, -80)), km_num(k, x, 0), k_exp(k, x));
+}
+
 /* At most 2 ulp where the result is normal, half a unit more where it is not; inf and 0 beyond. 2^n is two factors,
  * of which only the last rounds. */
 KVal k_exp_ieee(Kernel *k, KVal x)

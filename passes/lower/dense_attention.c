@@ -212,7 +212,7 @@ static void exponentials(const Sdpa *s, const KVal *top, KVal *sum)
   at = idx_mul(k, j, block_rows(s));
   for (unsigned i = 0; i < s->vecs; i++) {
     int64_t c = s->probs_at + i * s->lanes;
-    KVal e = k_exp(k, op2(s, K_sub, scratch_load(s, s->lanes, at, c), top[i]));
+    KVal e = k_exp_or_0(k, op2(s, K_sub, scratch_load(s, s->lanes, at, c), top[i]));
     k_store(k, s->scratch, at, c, e);
     next[i] = op2(s, K_add, sum[i], e);
   }

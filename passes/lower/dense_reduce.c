@@ -388,7 +388,7 @@ static KVal soft_exp(Reduce *r, void *ctx, DenseIndex at, unsigned lanes)
   Kernel *k = r->k;
   KVal i = at.v ? at.v : k_idx(k, 0), x = k_load(k, ktype(KE_f32, lanes), s->row, i, at.c);
 
-  x = k_exp(k, op2(r, K_sub, x, k_splat(k, ktype(KE_f32, lanes), s->max)));
+  x = k_exp_or_0(k, op2(r, K_sub, x, k_splat(k, ktype(KE_f32, lanes), s->max)));
   k_store(k, s->row, i, at.c, x);
   return x;
 }
