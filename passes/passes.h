@@ -22,7 +22,8 @@ Graph *pass_qdq(const Graph *g, Err *e);   /* dense graphs: quantised values sta
 Graph *pass_simplify(const Graph *g,
                      Err *e);            /* rewrite rules, folding of constants, sharing of equal nodes */
 Graph *pass_dce(const Graph *g, Err *e); /* drops what no output and no state update needs */
-Graph *pass_channels(const Graph *g, Err *e); /* dense graphs: transposes cancel, channels stay last */
+Graph *pass_attention(const Graph *g, Err *e); /* dense graphs: softmax(q k') v is one op */
+Graph *pass_channels(const Graph *g, Err *e);  /* dense graphs: transposes cancel, channels stay last */
 Graph *pass_products(const Graph *g, Err *e); /* dense graphs: constants merge into the weights of products */
 Graph *pass_requant(const Graph *g,
                     Err *e); /* dense graphs: one scale between a product of bytes and its codes */

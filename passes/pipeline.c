@@ -19,6 +19,7 @@ static const struct {
     {"qdq", pass_qdq, IN_DENSE, "quantised values stay 8-bit integers, products are of bytes"},
     {"simplify", pass_simplify, IN_BOTH, "rewrite rules, constants, equal nodes shared"},
     {"dce", pass_dce, IN_BOTH, "drop what no output needs"},
+    {"attention", pass_attention, IN_DENSE, "softmax(q k') v becomes one op"},
     {"channels", pass_channels, IN_DENSE, "transposes move, cancel, and leave channels last"},
     {"products", pass_products, IN_DENSE, "matmul to linear; scales and biases into weights"},
     {"requant", pass_requant, IN_DENSE, "one scale between a product of bytes and its codes"},
@@ -29,7 +30,8 @@ static const struct {
 
 const char *passes_list(void)
 {
-  return "build, widen, qdq, simplify, dce, channels, products, requant, tidy, quantize, fuse, lower";
+  return "build, widen, qdq, simplify, dce, attention, channels, products, requant, tidy, quantize, fuse, "
+         "lower";
 }
 
 static double now_ms(void)

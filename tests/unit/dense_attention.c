@@ -85,7 +85,75 @@ static void many(Make *b)
   attend(b, 1 + make_below(b, 20), 400 + make_below(b, 1500));
 }
 
-static const DenseOps cases[] = {{few, OP_sdpa, TAKES_FLOAT, 24}, {many, OP_sdpa, TAKES_FLOAT, 2}};
+/* ---- as exporters write it: what the pass makes of it must mean the same */
+
+static Val swapped(Make *b, Val x)
+{
+  Attr attr = {.name = NULL};
+  uint32_t n = make_type(b, x)->rank;
+
+  for (uint32_t i = 0; i < n; i++)
+    attr.perm[i] = (uint8_t)(i + 2 < n ? i : 2 * n - 3 - i);
+  return MAKE(b, OP_transpose, attr, NULL, x);
+}
+
+static Val scaled(Make *b, Val x, double by)
+{
+  return make_below(b, 2) ? MAKE(b, OP_mul, ATTR(0), NULL, make_constant(b, b->t, by), x)
+                          : MAKE(b, OP_div, ATTR(0), NULL, x, make_constant(b, b->t, 1 / by));
+}
+
+static Val masked(Make *b, Val scores)
+{
+  Type t = *make_type(b, scores);
+
+  if (make_below(b, 3) == 0)
+    return scores;
+  if (make_below(b, 2))
+    return MAKE(b, OP_add, ATTR(0), NULL, mask(b, t), scores);
+  t.dtype = DT_BOOL;
+  t.dim[0] = 1;
+  Val low = make_constant(b, b->t, make_below(b, 2) ? -(double)INFINITY : -3e38);
+  return MAKE(b, OP_where, ATTR(0), NULL, make_input(b, "x", t), scores, low);
+}
+
+static Val reshaped(Make *b, Val x, uint32_t rank, const int64_t *dim)
+{
+  Type t = type_of(b->t, rank, dim);
+  return MAKE(b, OP_reshape, ATTR(0), &t, x);
+}
+
+/* Heads are dimension 1; those of a group are rows of one product. */
+static void pattern(Make *b)
+{
+  int64_t n = 1 + make_below(b, 2), groups = 1 + make_below(b, 3), share = 1 + make_below(b, 2);
+  int64_t rows = 4 + make_below(b, 20), keys = 1 + make_below(b, 20), size = 1 + make_below(b, 12);
+  int64_t heads = groups * share;
+  Val q = layout(b, MAKE_SHAPE(b->t, n, heads, rows, size)),
+      k = layout(b, MAKE_SHAPE(b->t, n, groups, keys, size)),
+      v = layout(b, MAKE_SHAPE(b->t, n, groups, keys, size + 1));
+
+  if (make_below(b, 2))
+    q = scaled(b, q, 0.5);
+  q = reshaped(b, q, 4, (int64_t[]){n, groups, share * rows, size});
+  Val s = MAKE(b, OP_matmul, ATTR(0), NULL, q, swapped(b, k));
+  if (make_below(b, 2))
+    s = scaled(b, s, 0.3);
+  s = reshaped(b, s, 4, (int64_t[]){n, heads, rows, keys});
+  if (make_below(b, 4) == 0)
+    s = scaled(b, MAKE(b, OP_tanh, ATTR(0), NULL, s), 3);
+  s = MAKE(b, OP_softmax, ATTR(0), NULL, masked(b, masked(b, s)));
+  if (make_below(b, 3) == 0)
+    s = MAKE(b, OP_where, ATTR(0), NULL, make_input(b, "x", MAKE_SHAPE(DT_BOOL, heads, rows, 1)),
+             make_constant(b, b->t, 0), s);
+  s = reshaped(b, s, 4, (int64_t[]){n, groups, share * rows, keys});
+  s = MAKE(b, OP_matmul, ATTR(0), NULL, s, v);
+  s = reshaped(b, s, 4, (int64_t[]){n, heads, rows, size + 1});
+  make_output(b, make_after(b, swapped(b, s)));
+}
+
+static const DenseOps cases[] = {
+    {few, OP_sdpa, TAKES_FLOAT, 24}, {many, OP_sdpa, TAKES_FLOAT, 2}, {pattern, OP_none, TAKES_FLOAT, 16}};
 
 static void check_all(const char *cpu, ExecWay way)
 {

@@ -361,7 +361,8 @@ static void compare(Arena *a, const char *name, uint64_t seed, const Graph *befo
 
 static Graph *all_of_them(const Graph *g, Err *e)
 {
-  g = pass_channels(pass_dce(pass_simplify(pass_qdq(g, e), e), e), e);
+  g = pass_dce(pass_simplify(pass_qdq(g, e), e), e);
+  g = pass_channels(pass_attention(g, e), e);
   g = pass_requant(pass_products(g, e), e);
   return pass_dce(pass_simplify(g, e), e);
 }

@@ -14,7 +14,7 @@ static const struct {
   Pass *run;
 } passes[] = {{"simplify", pass_simplify}, {"dce", pass_dce},           {"channels", pass_channels},
               {"products", pass_products}, {"quantize", pass_quantize}, {"fuse", pass_fuse},
-              {"qdq", pass_qdq},           {"requant", pass_requant}};
+              {"qdq", pass_qdq},           {"requant", pass_requant},   {"attention", pass_attention}};
 
 static char *read_file(Arena *a, const char *path)
 {
