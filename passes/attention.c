@@ -15,6 +15,7 @@ enum { MAX_MASKS = 4, FEWEST_ROWS = 4 };
 /* What is added to scores: a value, or `fill` where a condition says so, else 0. */
 typedef struct {
   Val value, hides; /* one of them, in the old graph */
+  bool negated;     /* the value is subtracted */
   bool inverted;    /* hidden where the condition is false */
   double fill;
 } Mask;
@@ -115,11 +116,13 @@ static bool find_masked(Match *m, Val v)
 {
   Match before = *m;
 
-  for (uint32_t side = 0; side < 2; side++) {
+  bool sub = node(m, v)->op == OP_sub;
+
+  for (uint32_t side = 0; side < (sub ? 1 : 2); side++) {
     Val x = input(m, v, side), mask = input(m, v, !side);
     if (!takes_mask(m, v, x, mask))
       continue;
-    m->mask[m->masks++] = (Mask){.value = mask};
+    m->mask[m->masks++] = (Mask){.value = mask, .negated = sub};
     if (find_scores(m, x))
       return true;
     *m = before;
@@ -173,6 +176,7 @@ static bool find_scores(Match *m, Val v)
   case OP_mul:
   case OP_div: return find_scaled(m, v);
   case OP_tanh: return find_capped(m, v);
+  case OP_sub:
   case OP_add: return find_masked(m, v);
   case OP_where: return find_hidden(m, v);
   case OP_reshape: return find_reshaped(m, v);
@@ -335,6 +339,8 @@ static Val emit_scalar(Pass *p, double value, const char *from)
 
 static Val emit_mask(Pass *p, const Mask *m, const char *from)
 {
+  if (m->value && m->negated)
+    return emit(p, OP_neg, &p->r.map[m->value], 1, (Attr){0}, NULL, from);
   if (m->value)
     return p->r.map[m->value];
   Val seen = emit_scalar(p, 0, from), hidden = emit_scalar(p, m->fill, from);
