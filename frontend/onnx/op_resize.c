@@ -207,14 +207,24 @@ static bool make_map(Import *im, const OnnxNode *n, const Style *s, Map *m)
 
 /* ---- from maps to core ops */
 
+/* Dimensions stay apart where one more is left, so that transposes can pass. */
 static Val repeat_each(Import *im, Val x, uint32_t axis, int64_t times)
 {
-  Type t = im_type(im, x);
-  int64_t before = im_span(&t, 0, axis + 1), after = im_span(&t, axis + 1, t.rank);
+  Type t = im_type(im, x), out = t, split = {.dtype = t.dtype, .rank = t.rank + 1};
 
-  t.dim[axis] *= times;
-  x = im_expand(im, im_reshape_to(im, x, before, 1, after), 3, (int64_t[]){before, times, after});
-  return im_reshape(im, x, t.rank, t.dim);
+  out.dim[axis] *= times;
+  if (t.rank == MAX_RANK) {
+    int64_t before = im_span(&t, 0, axis + 1), after = im_span(&t, axis + 1, t.rank);
+    split = type_of(t.dtype, 3, (int64_t[]){before, 1, after});
+    axis = 0;
+  } else {
+    for (uint32_t i = 0; i < split.rank; i++)
+      split.dim[i] = i <= axis ? t.dim[i] : i == axis + 1 ? 1 : t.dim[i - 1];
+  }
+  x = im_reshape(im, x, split.rank, split.dim);
+  split.dim[axis + 1] = times;
+  x = im_expand(im, x, split.rank, split.dim);
+  return im_reshape(im, x, out.rank, out.dim);
 }
 
 /* Each element `times` times, in order. */
