@@ -81,7 +81,7 @@ static void one_row(const Sdpa *s, const int64_t *batch, int64_t row, int64_t he
   }
   for (int64_t i = 0; i < s->keys; i++)
     sum += s->score[i] = exp(s->score[i] - max);
-  for (int64_t j = 0; j < width; j++) {
+  for (int64_t j = 0; j < width && !(isnan(sum) && s->d->attr->attention.nan_is_0); j++) {
     double y = 0;
     for (int64_t i = 0; i < s->keys; i++)
       y += s->score[i] / sum * v[i * groups * width + j];

@@ -127,7 +127,7 @@ static bool same_attention(const Attr *a, const Attr *b)
 {
   return same_double((double)a->attention.scale, (double)b->attention.scale) &&
          same_double((double)a->attention.softcap, (double)b->attention.softcap) &&
-         a->attention.window == b->attention.window;
+         a->attention.window == b->attention.window && a->attention.nan_is_0 == b->attention.nan_is_0;
 }
 
 static bool same_window(const Window *a, const Window *b)

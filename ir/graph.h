@@ -122,6 +122,7 @@ typedef union {
     float scale;
     float softcap;  /* 0: none; else cap * tanh(s / cap) */
     int64_t window; /* 0: all earlier positions */
+    bool nan_is_0;  /* sdpa: a row whose probabilities are nan, as where the mask hides all, gives 0 */
   } attention;
   uint32_t axes; /* AXES: bit d for dimension d */
   struct {

@@ -294,6 +294,8 @@ static bool check_attention(const Rule *r)
   if (!type_eq(k, v) || k->dim[2] != q->dim[2] || q->dim[1] % k->dim[1] || q->dim[0] > k->dim[0])
     return fail(r->e, "attention: q %s, k %s and v %s do not fit", rule_type_text(r->g, q),
                 rule_type_text(r->g, k), rule_type_text(r->g, v));
+  if (r->attr->attention.nan_is_0)
+    return fail(r->e, "attention: nan=0 is for sdpa alone");
   if (r->attr->attention.window < 0)
     return fail(r->e, "attention: window is %lld", (long long)r->attr->attention.window);
   if (!(r->attr->attention.softcap >= 0))

@@ -125,9 +125,12 @@ static bool parse_style(Parser *p, Node *n)
 
 static bool parse_attention(Parser *p, Node *n)
 {
-  return scan_expect(p, "scale=") && scan_float(p, &n->attr.attention.scale) &&
-         (!scan_take(p, "window=") || scan_int(p, 1, INT64_MAX, &n->attr.attention.window)) &&
-         (!scan_take(p, "softcap=") || scan_float(p, &n->attr.attention.softcap));
+  bool ok = scan_expect(p, "scale=") && scan_float(p, &n->attr.attention.scale) &&
+            (!scan_take(p, "window=") || scan_int(p, 1, INT64_MAX, &n->attr.attention.window)) &&
+            (!scan_take(p, "softcap=") || scan_float(p, &n->attr.attention.softcap));
+
+  n->attr.attention.nan_is_0 = ok && scan_take(p, "nan=0");
+  return ok;
 }
 
 static bool parse_axes(Parser *p, Node *n)

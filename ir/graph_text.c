@@ -139,6 +139,8 @@ static void print_attention(const Module *m, const Node *n, Text *out)
     text_printf(out, " softcap=");
     print_number(out, (double)n->attr.attention.softcap, true);
   }
+  if (n->attr.attention.nan_is_0)
+    text_printf(out, " nan=0");
 }
 
 static void print_axes(const Module *m, const Node *n, Text *out)

@@ -29,6 +29,7 @@ typedef struct {
   Mask mask[MAX_MASKS];
   unsigned masks;
   double scale, cap; /* cap 0: none */
+  bool nan_is_0;     /* nan among probabilities became 0 */
   bool reshaped;     /* between softmax and first product: masks must not stand before that */
   Val q, k, v;       /* operands of the products, constant factors taken off */
 } Match;
@@ -200,11 +201,27 @@ static Val without_rows(Match *m, Val v)
   return p;
 }
 
+/* where(p == p, p, 0) or where(not(p == p), 0, p): all of p's readers */
+static Val without_nan(Match *m, Val v)
+{
+  double zero;
+  Val c = input(m, v, 0);
+  bool not = node(m, c)->op == OP_not;
+  Val p = input(m, v, not? 2 : 1), eq = not ? input(m, c, 0) : c;
+
+  if (m->none || m->nan_is_0 || node(m, eq)->op != OP_eq || input(m, eq, 0) != p || input(m, eq, 1) != p ||
+      m->uses[eq] != 1 || m->uses[c] != 1 || m->uses[p] != 3 || node(m, p)->op != OP_softmax ||
+      !constant_value(m, input(m, v, not? 1 : 2), &zero) || zero != 0)
+    return 0;
+  m->nan_is_0 = true;
+  return p;
+}
+
 static bool find_softmax(Match *m, Val v)
 {
   const Node *n = node(m, v);
 
-  if (m->uses[v] != 1)
+  if (m->uses[v] != (m->nan_is_0 ? 3 : 1))
     return false;
   switch (n->op) {
   case OP_softmax:
@@ -215,7 +232,8 @@ static bool find_softmax(Match *m, Val v)
   case OP_reshape:
     return type_last(&n->type) == type_last(type_at(m, input(m, v, 0))) && find_softmax(m, input(m, v, 0));
   case OP_where: {
-    Val p = without_rows(m, v);
+    Val p = without_nan(m, v);
+    p = p ? p : without_rows(m, v);
     return p && find_softmax(m, p);
   }
   default: return false;
@@ -375,7 +393,7 @@ static Val emit_sdpa(Pass *p, const Match *m, const char *from)
               emit_reshape(p, p->r.map[m->v], &v, from), emit_masks(p, m, from)};
   for (unsigned i = 0; i < 3; i++)
     in[i] = emit_swap(p, in[i], 2, 3, from);
-  Attr attr = {.attention = {.scale = (float)m->scale, .softcap = (float)m->cap}};
+  Attr attr = {.attention = {.scale = (float)m->scale, .softcap = (float)m->cap, .nan_is_0 = m->nan_is_0}};
   Val out = emit(p, OP_sdpa, in, in[3] ? 4 : 3, attr, NULL, from);
   out = emit_swap(p, out, 2, 3, from);
   if (m->none)

@@ -225,13 +225,16 @@ static void put_factors(const Sdpa *s, const KVal *factor)
     k_store(s->k, s->scratch, k_idx(s->k, 0), s->factor_at + i * s->lanes, factor[i]);
 }
 
-/* 1 / sum; nan if the maximum is nan or infinite, as softmax has it. */
+/* 1 / sum; nan, or 0, if the maximum is nan or infinite: as softmax has it. */
 static void put_inverse_sums(const Sdpa *s, const KVal *top, const KVal *sum)
 {
   KVal inverse[MAX_VECS];
 
-  for (unsigned i = 0; i < s->vecs; i++)
+  for (unsigned i = 0; i < s->vecs; i++) {
     inverse[i] = op2(s, K_div, number(s, 1), op2(s, K_add, sum[i], op2(s, K_sub, top[i], top[i])));
+    if (s->n->attr.attention.nan_is_0)
+      inverse[i] = k_select(s->k, op2(s, K_eq, inverse[i], inverse[i]), inverse[i], number(s, 0));
+  }
   put_factors(s, inverse);
 }
 
@@ -307,6 +310,17 @@ static KVal factor_of(const Sdpa *s, KVal row, unsigned m, unsigned lanes)
   return splat(s, lanes, scratch_load(s, 1, row, s->factor_at + m));
 }
 
+/* A sum times the factor of its row, which may be 0 where the sum is nan. */
+static KVal finished_sum(const Sdpa *s, const Piece *p, unsigned m, KVal sum)
+{
+  KVal factor = factor_of(s, p->row, m, p->lanes), y = op2(s, K_mul, sum, factor), zero;
+
+  if (!s->n->attr.attention.nan_is_0)
+    return y;
+  zero = k_flt(s->k, p->lanes, 0);
+  return k_select(s->k, op2(s, K_eq, factor, zero), zero, y);
+}
+
 static void store_row(const Sdpa *s, const Piece *p, unsigned m, const KVal *value)
 {
   Kernel *k = s->k;
@@ -368,7 +382,7 @@ static void tile_piece(const Sdpa *s, const Piece *p)
       if (s->tiles > 1)
         k_store(s->k, s->scratch, sum_address(s, p), sum_place(s, p, m, i), v[i]);
       else
-        v[i] = op2(s, K_mul, v[i], factor_of(s, p->row, m, p->lanes));
+        v[i] = finished_sum(s, p, m, v[i]);
     if (s->tiles == 1)
       store_row(s, p, m, v);
   }
@@ -380,7 +394,7 @@ static void result_piece(const Sdpa *s, const Piece *p)
     KVal v[MAX_COLUMNS];
     for (unsigned i = 0; i < p->n; i++) {
       v[i] = scratch_load(s, p->lanes, sum_address(s, p), sum_place(s, p, m, i));
-      v[i] = op2(s, K_mul, v[i], factor_of(s, p->row, m, p->lanes));
+      v[i] = finished_sum(s, p, m, v[i]);
     }
     store_row(s, p, m, v);
   }

@@ -69,7 +69,8 @@ static void attend(Make *b, int64_t rows, int64_t keys)
   scores.dim[n] = heads;
   scores.dim[n + 1] = rows;
   scores.dim[n + 2] = keys;
-  Attr attr = {.attention = {.scale = 0.2f, .softcap = make_below(b, 4) ? 0 : 2}};
+  Attr attr = {
+      .attention = {.scale = 0.2f, .softcap = make_below(b, 4) ? 0 : 2, .nan_is_0 = make_below(b, 2)}};
   Val in[] = {layout(b, q), layout(b, k), layout(b, v), make_below(b, 2) ? mask(b, scores) : 0};
   make_output(b, make_after(b, make_node(b, OP_sdpa, attr, NULL, in[3] ? 4 : 3, in)));
 }
@@ -144,6 +145,8 @@ static void pattern(Make *b)
     s = scaled(b, MAKE(b, OP_tanh, ATTR(0), NULL, s), 3);
   s = MAKE(b, OP_softmax, ATTR(0), NULL, masked(b, masked(b, s)));
   if (make_below(b, 3) == 0)
+    s = MAKE(b, OP_where, ATTR(0), NULL, MAKE(b, OP_eq, ATTR(0), NULL, s, s), s, make_constant(b, b->t, 0));
+  else if (make_below(b, 2))
     s = MAKE(b, OP_where, ATTR(0), NULL, make_input(b, "x", MAKE_SHAPE(DT_BOOL, heads, rows, 1)),
              make_constant(b, b->t, 0), s);
   s = reshaped(b, s, 4, (int64_t[]){n, groups, share * rows, keys});
