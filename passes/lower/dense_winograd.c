@@ -42,6 +42,11 @@ static uint64_t u_bytes(const Conv *c)
   return (uint64_t)(c->w.outputs / PANEL_ROWS * c->panel) * 4;
 }
 
+static uint64_t v_bytes(const Conv *c)
+{
+  return (uint64_t)(c->plane * c->f.points) * 4;
+}
+
 /* The values at all points of one output's taps in kernel row `row`, channel `channel`. */
 static void pack_taps(const Conv *c, const Tensor *from, int64_t output, int64_t row, int64_t channel,
                       float *to)
@@ -108,6 +113,7 @@ static void spread_weights(Conv *c)
       k_store(k, to, dst, t * rows * channels * PANEL_ROWS + at, value[t]);
   }
   k_end(k, NULL, 0);
+  d->bytes += u_bytes(c);
   dense_end(d, c->w.outputs / PANEL_ROWS * rows, (uint64_t)(c->w.outputs * rows * channels * c->f.points));
 }
 
@@ -211,6 +217,7 @@ static void spread_input(Conv *c)
     spread_nothing(c, &s);
     k_end(k, NULL, 0);
   }
+  d->bytes += v_bytes(c);
   dense_end(d, rows * blocks, (uint64_t)(c->plane * c->f.points * 2));
 }
 
@@ -381,9 +388,9 @@ static void choose_block(Conv *c)
     w->vecs = panels % 2 == 0 ? 2 : panels % 3 == 0 ? 3 : 1;
   w->block = (int64_t)w->lanes * w->vecs;
   w->blocks = w->outputs / w->block;
-  int64_t most =
-              min64(max64(1, ((int64_t)w->d->l->target->registers - 2 - w->vecs) / w->vecs), WALK_MAX_TILE),
-          groups = (c->all + most - 1) / most;
+  int64_t most = ((int64_t)w->d->l->target->registers - 2 - w->vecs) / w->vecs;
+  most = min64(max64(1, most), WALK_MAX_TILE);
+  int64_t groups = (c->all + most - 1) / most;
   w->tile = (unsigned)((c->all + groups - 1) / groups);
 }
 
@@ -400,7 +407,7 @@ static void product(Conv *c)
   p.v = lower_param(d->l, c->values, 0, KE_f32, KA_READ, "v");
   p.u = lower_param(d->l, c->weights, 0, KE_f32, KA_READ, "u");
   p.sums = lower_scratch(d->l, (uint64_t)(c->f.points * w->tile * w->block) * 4);
-  d->bytes += u_bytes(c);
+  d->bytes += u_bytes(c) + v_bytes(c);
   p.far = u_bytes(c) > d->l->target->l2_bytes / 2;
   int64_t grid = position(c, &p);
   all_points(c, &p);

@@ -33,6 +33,8 @@ static const Case cases[] = {
     {"conv.winograd4.3.", 1, 12, 16, 2, 3, 16, 32, 2, 2, 0, 0, 2, DT_F32},
     {"conv.winograd4.3.", 1, 8, 12, 1, 3, 32, 32, 1, 0, 0, 1, 1, DT_F32},
     {"conv.winograd4.5.", 1, 5, 20, 3, 5, 16, 16, 1, 1, 1, 2, 2, DT_F32},
+    {"conv.winograd4.3.", 1, 64, 1, 3, 1, 48, 48, 1, 1, 1, 0, 0,
+     DT_F32}, /* along the rows: nothing else moves */
     {"conv.winograd2.3.", 1, 16, 2, 3, 3, 48, 16, 1, 1, 1, 1, 1, DT_F32},
     {"conv.winograd2.3.", 1, 9, 6, 3, 3, 32, 32, 1, 1, 1, 1, 1, DT_F32},
     {"conv.winograd4.3.", 1, 20, 20, 3, 3, 16, 16, 1, 1, 1, 1, 1, DT_F16},
