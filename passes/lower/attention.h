@@ -10,12 +10,8 @@
 
 enum { SLOTS = 4, ATTENTION_UNROLL = 4 };
 
-typedef enum {
-  NUM_MAX,
-  NUM_SUM,
-  NUM_FACTOR,
-  NUMBERS
-} Number; /* running maximum and sum; what the result shrinks by */
+/* Of a query: running maximum and sum; what the result shrinks by; maximum, then sum, in a tile. */
+typedef enum { NUM_MAX, NUM_SUM, NUM_FACTOR, NUM_TILE, NUMBERS } Number;
 
 typedef struct {
   Lower *l;

@@ -27,10 +27,11 @@ static unsigned tile_queries(const Target *t)
   return t->registers >= 32 ? 12 : 6;
 }
 
+/* Whole tiles of registers, however many heads there are. More tokens convert keys and values less often, which is a few
+ * percent; fewer leave work for more threads. */
 unsigned attention_prompt_tokens(const Attention *a)
 {
-  (void)a;
-  return 24;
+  return a->kv_heads > 1 ? 24 : 12;
 }
 
 /* ---- scratch */
@@ -52,18 +53,10 @@ static void place_scratch(Prompt *p)
   p->end = p->values_at + chunks * p->width * a->tile;
 }
 
-/* Where column j + off of the values' row s is. */
-static KVal value_at(const Prompt *p, KVal row, KVal j, int64_t off)
-{
-  Kernel *k = p->a->l->k;
-  KVal column = idx_add(k, j, k_idx(k, off)), width = k_idx(k, p->width);
-  KVal chunk = idx_mul(k, k_op2(k, K_div, column, width), p->a->tile * p->width);
-  return idx_add(k, idx_add(k, chunk, idx_mul(k, row, p->width)), k_op2(k, K_rem, column, width));
-}
-
 typedef struct {
   const Prompt *p;
-  KVal from, to; /* elements; of values: row of the state, row of the tile */
+  KVal from, to;  /* elements; of values: row of the state, row of the tile */
+  int64_t column; /* the first */
 } Copy;
 
 static void query_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
@@ -81,23 +74,28 @@ static void copy_queries(const Prompt *p)
   KVal h = k_loop(k, k_idx(k, 0), p->queries, 1), group = k_idx(k, a->together / a->tokens);
   KVal last = k_op2(k, K_sub, p->tokens, k_idx(k, 1));
   KVal token = k_op2(k, K_min, k_op2(k, K_div, h, group), last);
-  Copy c = {p, idx_add(k, a->q_at, idx_mul(k, token, a->stride)), idx_mul(k, h, a->size)};
+  Copy c = {p, idx_add(k, a->q_at, idx_mul(k, token, a->stride)), idx_mul(k, h, a->size), 0};
 
   c.from = idx_add(k, c.from, idx_mul(k, k_op2(k, K_rem, h, group), a->size));
   lower_columns(a->l, a->size, query_columns, &c);
   k_end(k, NULL, 0);
 }
 
-static void convert_vectors(const Prompt *p, uint16_t from, KVal at, KElem elem, int64_t to, int64_t n)
+/* Whole tiles: `n` elements. All loads first: they may be of what is stored next to. */
+static void convert_all(const Prompt *p, uint16_t from, KVal at, KElem elem, int64_t to, int64_t n)
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
-  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, n), a->lanes);
-  KVal x = k_load(k, ktype(elem, a->lanes), from, idx_add(k, at, j), 0);
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, n), KEY_VECTORS * a->lanes), x[KEY_VECTORS];
 
-  if (elem == KE_i8)
-    x = k_cast(k, KE_i32, x);
-  k_store(k, a->scratch, j, to, k_cast(k, KE_f32, x));
+  at = idx_add(k, at, j);
+  for (unsigned i = 0; i < KEY_VECTORS; i++)
+    x[i] = k_load(k, ktype(elem, a->lanes), from, at, i * a->lanes);
+  for (unsigned i = 0; i < KEY_VECTORS; i++) {
+    if (elem == KE_i8)
+      x[i] = k_cast(k, KE_i32, x[i]);
+    k_store(k, a->scratch, j, to + i * a->lanes, k_cast(k, KE_f32, x[i]));
+  }
   k_end(k, NULL, 0);
 }
 
@@ -109,35 +107,72 @@ static void convert_keys(const Prompt *p, KVal tiles)
 
   if (!converts_keys(p))
     return;
-  convert_vectors(p, a->keys, idx_mul(k, tiles, n), a->elem, p->keys_at, n);
+  convert_all(p, a->keys, idx_mul(k, tiles, n), a->elem, p->keys_at, n);
   if (a->blocks)
-    convert_vectors(p, a->key_scales, idx_mul(k, tiles, n / QBLOCK), KE_f16, p->key_scales_at, n / QBLOCK);
+    convert_all(p, a->key_scales, idx_mul(k, tiles, n / QBLOCK), KE_f16, p->key_scales_at, n / QBLOCK);
 }
 
-static void value_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
+/* Columns from `column` + off on of a row of the state. */
+static KVal value(const Prompt *p, KVal row, KVal column, int64_t off, unsigned lanes)
+{
+  const Attention *a = p->a;
+  Kernel *k = a->l->k;
+  KVal x = attention_load(a, a->values, lanes, idx_add(k, idx_mul(k, row, a->size), column), off);
+
+  if (!a->blocks)
+    return x;
+  KVal block = k_op2(k, K_div, idx_add(k, column, k_idx(k, off)), k_idx(k, QBLOCK));
+  KVal at = idx_add(k, idx_mul(k, row, a->size / QBLOCK), block);
+  KVal scale = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, 1), a->value_scales, at, 0));
+  return k_op2(k, K_mul, x, k_splat(k, ktype(KE_f32, lanes), scale));
+}
+
+static void last_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
 {
   const Copy *c = ctx;
-  const Attention *a = c->p->a;
-  Kernel *k = l->k;
-  KVal x = attention_load(a, a->values, lanes, idx_add(k, idx_mul(k, c->from, a->size), j), off);
+  const Prompt *p = c->p;
+  KVal at = idx_add(l->k, idx_mul(l->k, c->to, p->width), j);
+  k_store(l->k, p->a->scratch, at, p->values_at + c->column * p->a->tile + off,
+          value(p, c->from, j, c->column + off, lanes));
+}
 
-  if (a->blocks) {
-    KVal block = k_op2(k, K_div, idx_add(k, j, k_idx(k, off)), k_idx(k, QBLOCK));
-    KVal at = idx_add(k, idx_mul(k, c->from, a->size / QBLOCK), block);
-    KVal scale = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, 1), a->value_scales, at, 0));
-    x = k_op2(k, K_mul, x, k_splat(k, ktype(KE_f32, lanes), scale));
-  }
-  k_store(k, a->scratch, value_at(c->p, c->to, j, off), c->p->values_at, x);
+/* A few rows of the chunk at `column` (idx), which is a multiple of the width. */
+static void convert_chunk(const Prompt *p, const Copy *c, KVal column)
+{
+  const Attention *a = p->a;
+  Kernel *k = a->l->k;
+  KVal x[SLOTS][TILE_VECTORS];
+  KVal to = idx_add(k, idx_mul(k, column, a->tile), idx_mul(k, c->to, p->width));
+
+  for (unsigned u = 0; u < SLOTS; u++)
+    for (unsigned i = 0; i < TILE_VECTORS; i++)
+      x[u][i] = value(p, idx_add(k, c->from, k_idx(k, u)), column, i * a->lanes, a->lanes);
+  for (unsigned u = 0; u < SLOTS; u++)
+    for (unsigned i = 0; i < TILE_VECTORS; i++)
+      k_store(k, a->scratch, to, p->values_at + u * p->width + i * a->lanes, x[u][i]);
 }
 
 static void convert_values(const Prompt *p, KVal tiles, KVal rows)
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
-  KVal s = k_loop(k, k_idx(k, 0), rows, 1);
-  Copy c = {p, idx_add(k, idx_mul(k, tiles, a->tile), s), s};
+  int64_t whole = a->size / p->width * p->width;
+  KVal slot = idx_mul(k, tiles, a->tile), zero = k_idx(k, 0);
+  Copy c = {.p = p, .column = whole};
 
-  lower_columns(a->l, a->size, value_columns, &c);
+  if (whole) {
+    c.to = k_loop(k, zero, rows, SLOTS);
+    c.from = idx_add(k, slot, c.to);
+    KVal column = k_loop(k, zero, k_idx(k, whole), p->width);
+    convert_chunk(p, &c, column);
+    k_end(k, NULL, 0);
+    k_end(k, NULL, 0);
+  }
+  if (whole == a->size)
+    return;
+  c.to = k_loop(k, zero, rows, 1);
+  c.from = idx_add(k, slot, c.to);
+  lower_columns(a->l, a->size - whole, last_columns, &c);
   k_end(k, NULL, 0);
 }
 

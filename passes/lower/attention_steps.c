@@ -19,7 +19,7 @@ int64_t attention_acc_at(const Attention *a, unsigned query)
 
 int64_t attention_number_at(const Attention *a, Number n)
 {
-  return attention_acc_at(a, a->together) + n * a->together;
+  return attention_acc_at(a, a->together) + n * (int64_t)round_up(a->together, PAD);
 }
 
 static KVal mul(Kernel *k, KVal a, KVal b)
@@ -40,41 +40,60 @@ KVal attention_number(const Attention *a, uint16_t buf, unsigned lanes, KVal at,
   return k_splat(k, ktype(KE_f32, lanes), k_load(k, ktype(KE_f32, 1), buf, at, off));
 }
 
-/* ---- from scores to probabilities */
+/* ---- from scores to probabilities, as powers of 2 */
 
-static const double least = -1e30; /* below any score; its exponential is as good as 0 */
+static const double log2_e = 1.4426950408889634;
+static const double unseen = -3e38,
+                    least = -1e30; /* a score that is not seen; a maximum before there is one */
 
-/* Lane by lane over the vectors of a tile, as a tree. */
-static KVal over_tile(Kernel *k, KOp op, const KVal *v)
+/* 2^x for x <= 0 and a little above; 0 below -125, and 2^0 is 1. Relative error below 8e-7. The polynomial is minimax (Remez). */
+static KVal power_of_2(Kernel *k, KVal x)
 {
-  return k_op2(k, op, k_op2(k, op, v[0], v[1]), k_op2(k, op, v[2], v[3]));
+  static const double c[] = {1.1130942730233073e-3, 9.662766009569168e-3, 5.556870996952057e-2,
+                             2.4022400379180908e-1, 6.931435465812683e-1, 1.0};
+  unsigned lanes = kernel_node(k, x)->type.lanes;
+  KType i32 = ktype(KE_i32, lanes), f32 = ktype(KE_f32, lanes);
+  KVal big = k_flt(k, lanes, 12582912.0), t = k_op2(k, K_add, x, big);
+  KVal f = k_op2(k, K_sub, x, k_op2(k, K_sub, t, big)), p = k_flt(k, lanes, c[0]);
+
+  for (unsigned i = 1; i < COUNT(c); i++)
+    p = k_fma(k, p, f, k_flt(k, lanes, c[i]));
+  KVal n = k_shift(k, K_shl, k_bitcast(k, i32, t), 23);
+  p = k_bitcast(k, f32, k_op2(k, K_add, k_bitcast(k, i32, p), n));
+  return k_select(k, k_op2(k, K_lt, x, k_flt(k, lanes, -125)), k_flt(k, lanes, 0.0), p);
 }
 
-static KVal finish_score(const Attention *a, KVal s)
+static KVal scores_load(const Attention *a, KVal at, int64_t off)
+{
+  return k_load(a->l->k, ktype(KE_f32, a->lanes), a->scratch, at, off);
+}
+
+/* Scores are the sums times this. */
+static bool is_linear(const Attention *a)
+{
+  return !(a->n->attr.attention.softcap > 0) && a->n->attr.attention.scale > 0;
+}
+
+static KVal to_scores(const Attention *a, unsigned lanes)
+{
+  return k_flt(a->l->k, lanes, is_linear(a) ? log2_e * (double)a->n->attr.attention.scale : log2_e);
+}
+
+/* From sums to scores. */
+static void finish_scores(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
   float cap = a->n->attr.attention.softcap;
 
-  s = mul(k, s, k_flt(k, a->lanes, (double)a->n->attr.attention.scale));
+  if (is_linear(a))
+    return;
+  KVal at = k_loop(k, k_idx(k, 0), idx_mul(k, queries, a->tile), a->lanes);
+  KVal s = mul(k, scores_load(a, at, 0), k_flt(k, a->lanes, (double)a->n->attr.attention.scale));
   if (cap > 0)
     s = mul(k, k_tanh(k, mul(k, s, k_flt(k, a->lanes, 1.0 / (double)cap))), k_flt(k, a->lanes, (double)cap));
-  return s;
+  k_store(k, a->scratch, at, 0, s);
+  k_end(k, NULL, 0);
 }
-
-static KVal query_number(const Attention *a, KVal query, Number n)
-{
-  return k_load(a->l->k, ktype(KE_f32, 1), a->scratch, query, attention_number_at(a, n));
-}
-
-static void set_number(const Attention *a, KVal query, Number n, KVal to)
-{
-  k_store(a->l->k, a->scratch, query, attention_number_at(a, n), to);
-}
-
-/* What a query sees. */
-typedef struct {
-  KVal pos, low;
-} Sight;
 
 static KVal token_of(const Attention *a, KVal query)
 {
@@ -82,72 +101,137 @@ static KVal token_of(const Attention *a, KVal query)
   return a->tokens > 1 ? k_op2(k, K_div, query, k_idx(k, a->together / a->tokens)) : k_idx(k, 0);
 }
 
-static Sight sight_of(const Attention *a, KVal query)
-{
-  Kernel *k = a->l->k;
-
-  if (a->tokens == 1)
-    return (Sight){a->pos, a->low};
-  KVal pos = idx_add(k, a->pos, token_of(a, query));
-  return (Sight){pos, a->rings ? k_op2(k, K_sub, pos, a->reach) : 0};
-}
-
-/* Which positions of the tile, from `first` on, the query sees. */
-static KVal seen(const Attention *a, const Sight *s, KVal tile, KVal first)
+/* Which positions of the tile, from `first` on, a token sees. */
+static KVal seen(const Attention *a, KVal pos, KVal tile, int64_t first)
 {
   Kernel *k = a->l->k;
   KType i32 = ktype(KE_i32, a->lanes);
-  KVal base = k_cast(k, KE_i32, idx_add(k, idx_mul(k, tile, a->tile), first));
+  KVal base = k_cast(k, KE_i32, idx_add(k, idx_mul(k, tile, a->tile), k_idx(k, first)));
   KVal at = k_op2(k, K_add, kernel_add(k, K_lane, i32, NULL, 0, 0), k_splat(k, i32, base));
-  KVal ok = k_op2(k, K_le, at, k_splat(k, i32, k_cast(k, KE_i32, s->pos)));
+  KVal ok = k_op2(k, K_le, at, k_splat(k, i32, k_cast(k, KE_i32, pos)));
 
-  if (a->rings)
-    ok = k_op2(k, K_and, ok, k_op2(k, K_le, k_splat(k, i32, k_cast(k, KE_i32, s->low)), at));
+  if (a->rings) {
+    KVal low = k_splat(k, i32, k_cast(k, KE_i32, k_op2(k, K_sub, pos, a->reach)));
+    ok = k_op2(k, K_and, ok, k_op2(k, K_le, low, at));
+  }
   return ok;
 }
 
-/* Probabilities from the finished scores at `at`, and their sum. */
-static KVal exponentials(const Attention *a, const Sight *s, KVal tile, KVal at, KVal top)
+/* Whether there are positions in the tile that some query does not see. */
+static KVal is_border(const Attention *a, KVal tile)
 {
   Kernel *k = a->l->k;
-  KType t = ktype(KE_f32, a->lanes);
-  KVal p[KEY_VECTORS], j = k_loop(k, k_idx(k, 0), k_idx(k, a->tile), a->lanes), here = idx_add(k, at, j);
-  KVal e = k_exp(k, k_op2(k, K_sub, k_load(k, t, a->scratch, here, 0), k_splat(k, t, top)));
+  KVal first = idx_mul(k, tile, a->tile), end = idx_add(k, first, k_idx(k, a->tile - 1));
+  KVal border = k_op2(k, K_lt, a->pos, end);
 
-  k_store(k, a->scratch, here, 0, k_select(k, seen(a, s, tile, j), e, k_flt(k, a->lanes, 0.0)));
-  k_end(k, NULL, 0);
-  for (unsigned i = 0; i < KEY_VECTORS; i++)
-    p[i] = k_load(k, t, a->scratch, at, i * a->lanes);
-  return k_reduce(k, K_sum, over_tile(k, K_add, p));
+  if (a->rings)
+    border = k_op2(k, K_or, border, k_op2(k, K_lt, first, k_op2(k, K_sub, a->last, a->reach)));
+  return border;
 }
 
-/* From sums to scores; their maximum. */
-static KVal finished_scores(const Attention *a, const Sight *sight, KVal tile, KVal at)
+static void hide_unseen(const Attention *a, KVal tile, KVal queries)
 {
   Kernel *k = a->l->k;
-  KVal s[KEY_VECTORS];
 
+  k_if(k, is_border(a, tile));
+  KVal h = k_loop(k, k_idx(k, 0), queries, 1), at = idx_mul(k, h, a->tile);
+  KVal pos = idx_add(k, a->pos, token_of(a, h)), none = k_flt(k, a->lanes, unseen);
   for (unsigned i = 0; i < KEY_VECTORS; i++) {
-    s[i] = finish_score(a, k_load(k, ktype(KE_f32, a->lanes), a->scratch, at, i * a->lanes));
-    s[i] = k_select(k, seen(a, sight, tile, k_idx(k, i * a->lanes)), s[i], k_flt(k, a->lanes, least));
-    k_store(k, a->scratch, at, i * a->lanes, s[i]);
+    KVal ok = seen(a, pos, tile, i * a->lanes);
+    k_store(k, a->scratch, at, i * a->lanes, k_select(k, ok, scores_load(a, at, i * a->lanes), none));
   }
-  return k_reduce(k, K_rmax, over_tile(k, K_max, s));
+  k_end(k, NULL, 0);
+  k_end(k, NULL, 0);
+}
+
+static KVal numbers(const Attention *a, KVal h, Number n)
+{
+  return k_load(a->l->k, ktype(KE_f32, a->lanes), a->scratch, h, attention_number_at(a, n));
+}
+
+static void set_numbers(const Attention *a, KVal h, Number n, KVal to)
+{
+  k_store(a->l->k, a->scratch, h, attention_number_at(a, n), to);
+}
+
+/* Queries whose vectors are reduced together: those of a prompt go by whole tiles of registers. */
+static unsigned side_by_side(const Attention *a)
+{
+  return a->tokens > 1 ? a->lanes / 4 : 1;
+}
+
+/* The largest sum of each query, in the tile. */
+static void tile_maxima(const Attention *a, KVal queries)
+{
+  Kernel *k = a->l->k;
+  unsigned side = side_by_side(a);
+  KVal h = k_loop(k, k_idx(k, 0), queries, side), at = idx_mul(k, h, a->tile), max[K_MAX_LANES / 4];
+
+  for (unsigned q = 0; q < side; q++) {
+    KVal v[KEY_VECTORS];
+    for (unsigned i = 0; i < KEY_VECTORS; i++)
+      v[i] = scores_load(a, at, q * a->tile + i * a->lanes);
+    max[q] = k_op2(k, K_max, k_op2(k, K_max, v[0], v[1]), k_op2(k, K_max, v[2], v[3]));
+  }
+  set_numbers(a, h, NUM_TILE, lower_over_lanes(k, K_max, max, side));
+  k_end(k, NULL, 0);
+}
+
+/* New maxima, and what results shrink by. A query that has not seen anything yet stays as it is: factors of 0 do not matter. */
+static void new_maxima(const Attention *a, KVal queries)
+{
+  Kernel *k = a->l->k;
+  KVal h = k_loop(k, k_idx(k, 0), queries, a->lanes), old = numbers(a, h, NUM_MAX);
+  KVal top = k_op2(k, K_max, old, mul(k, numbers(a, h, NUM_TILE), to_scores(a, a->lanes)));
+
+  set_numbers(a, h, NUM_FACTOR, power_of_2(k, k_op2(k, K_sub, old, top)));
+  set_numbers(a, h, NUM_MAX, top);
+  k_end(k, NULL, 0);
+}
+
+/* Probabilities, and the sum of each query's in the tile. */
+static void exponentials(const Attention *a, KVal queries)
+{
+  Kernel *k = a->l->k;
+  unsigned side = side_by_side(a);
+  KVal h = k_loop(k, k_idx(k, 0), queries, side), none = k_flt(k, a->lanes, 0.0), zero = k_idx(k, 0);
+  KVal less[K_MAX_LANES / 4], sum[K_MAX_LANES / 4], next[K_MAX_LANES / 4];
+
+  for (unsigned q = 0; q < side; q++)
+    less[q] =
+        k_op1(k, K_neg, attention_number(a, a->scratch, a->lanes, h, attention_number_at(a, NUM_MAX) + q));
+  KVal j = k_loop(k, zero, k_idx(k, a->tile), a->lanes);
+  for (unsigned q = 0; q < side; q++)
+    sum[q] = k_carry(k, none);
+  KVal at = idx_add(k, idx_mul(k, h, a->tile), j);
+  for (unsigned q = 0; q < side; q++) {
+    KVal p = power_of_2(k, k_fma(k, scores_load(a, at, q * a->tile), to_scores(a, a->lanes), less[q]));
+    k_store(k, a->scratch, at, q * a->tile, p);
+    next[q] = k_op2(k, K_add, sum[q], p);
+  }
+  k_end(k, next, side);
+  set_numbers(a, h, NUM_TILE, lower_over_lanes(k, K_add, sum, side));
+  k_end(k, NULL, 0);
+}
+
+static void new_sums(const Attention *a, KVal queries)
+{
+  Kernel *k = a->l->k;
+  KVal h = k_loop(k, k_idx(k, 0), queries, a->lanes);
+
+  set_numbers(a, h, NUM_SUM,
+              k_fma(k, numbers(a, h, NUM_SUM), numbers(a, h, NUM_FACTOR), numbers(a, h, NUM_TILE)));
+  k_end(k, NULL, 0);
 }
 
 void attention_softmax(const Attention *a, KVal tile, KVal queries)
 {
-  Kernel *k = a->l->k;
-  KVal h = k_loop(k, k_idx(k, 0), queries, 1), at = idx_mul(k, h, a->tile);
-  Sight s = sight_of(a, h);
-  KVal old = query_number(a, h, NUM_MAX), top = k_op2(k, K_max, old, finished_scores(a, &s, tile, at));
-  KVal factor = k_exp(k, k_op2(k, K_sub, old, top));
-
-  set_number(a, h, NUM_MAX, top);
-  set_number(a, h, NUM_FACTOR, factor);
-  KVal sum = exponentials(a, &s, tile, at, top);
-  set_number(a, h, NUM_SUM, k_fma(k, query_number(a, h, NUM_SUM), factor, sum));
-  k_end(k, NULL, 0);
+  finish_scores(a, queries);
+  hide_unseen(a, tile, queries);
+  tile_maxima(a, queries);
+  new_maxima(a, queries);
+  exponentials(a, queries);
+  new_sums(a, queries);
 }
 
 /* ---- the loop over tiles */
@@ -173,8 +257,8 @@ void attention_clear(const Attention *a, KVal queries)
   Query q = {.a = a, .acc = idx_mul(k, h, acc_stride(a))};
 
   lower_columns(a->l, a->size, clear_columns, &q);
-  set_number(a, h, NUM_MAX, k_flt(k, 1, least));
-  set_number(a, h, NUM_SUM, k_flt(k, 1, 0.0));
+  set_numbers(a, h, NUM_MAX, k_flt(k, 1, least));
+  set_numbers(a, h, NUM_SUM, k_flt(k, 1, 0.0));
   k_end(k, NULL, 0);
 }
 
@@ -247,7 +331,8 @@ void attention_finish(const Attention *a, KVal queries)
   KVal h = k_loop(k, k_idx(k, 0), queries, 1);
   Query q = {.a = a, .acc = idx_mul(k, h, acc_stride(a))};
 
-  q.inverse = k_op2(k, K_div, k_flt(k, 1, 1.0), query_number(a, h, NUM_SUM));
+  KVal sum = k_load(k, ktype(KE_f32, 1), a->scratch, h, attention_number_at(a, NUM_SUM));
+  q.inverse = k_op2(k, K_div, k_flt(k, 1, 1.0), sum);
   q.y = place_of(a, a->q_at, h, a->size, a->stride);
   lower_columns(a->l, a->size, finish_columns, &q);
   if (a->quantised)

@@ -111,6 +111,10 @@ void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes);
 
 /* ---- quantisation (quantize.c) */
 
+/* What `op` makes of each of `n` vectors, a power of two that is at most their lanes, as lanes of one: as k_reduce() would have it,
+ * the first halves of what is left of each vector are combined with the second. */
+KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n);
+
 /* A q8a value: its parameters and its columns. */
 typedef struct {
   uint16_t q, scale, start, start16, ssum;

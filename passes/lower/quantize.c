@@ -56,9 +56,7 @@ KVal lower_start_to_sum(Lower *l, KVal start)
 
 /* ---- lanes */
 
-/* What `op` makes of each of `n` vectors, a power of two that is at most their lanes, as lanes of one: the first halves of what
- * is left of each vector are combined with the second. */
-static KVal over_lanes(Kernel *k, KOp op, KVal *v, unsigned n)
+KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n)
 {
   unsigned lanes = kernel_node(k, v[0])->type.lanes;
 
@@ -131,7 +129,7 @@ static KVal maxima(const Blocks *b)
     for (unsigned j = 1; j < b->vecs; j++)
       max[i] = k_op2(k, K_max, max[i], k_op1(k, K_abs, b->x[i * b->vecs + j]));
   }
-  return over_lanes(k, K_max, max, b->n);
+  return lower_over_lanes(k, K_max, max, b->n);
 }
 
 /* Numbers become fractions of their block's largest. */
@@ -195,7 +193,7 @@ static KVal best_tops(const Blocks *b)
   KVal trial = k_op2(k, K_and, kernel_add(k, K_lane, i32, NULL, 0, 0), k_int(k, i32, QUANT_TRIALS - 1));
   KVal top = k_op2(k, K_sub, k_flt(k, lanes, QUANT_TOP), k_cast(k, KE_f32, trial));
   KVal unit = k_op2(k, K_div, k_flt(k, lanes, 1.0), top);
-  KVal less = k_op1(k, K_neg, mul(k, over_lanes(k, K_add, error, lanes), mul(k, unit, unit)));
+  KVal less = k_op1(k, K_neg, mul(k, lower_over_lanes(k, K_add, error, lanes), mul(k, unit, unit)));
   KVal best = k_op2(k, K_le, max_of_fours(k, less), less);
   return max_of_fours(k, k_select(k, best, top, k_flt(k, lanes, QUANT_TOP - QUANT_TRIALS + 1)));
 }
@@ -216,7 +214,7 @@ static KVal put_codes(const Blocks *b, const Q8a *to, KVal block, int64_t step, 
       *s = j % half ? k_op2(k, K_add, *s, code) : code;
     }
   }
-  KVal sums = over_lanes(k, K_add, sum, 2 * b->n);
+  KVal sums = lower_over_lanes(k, K_add, sum, 2 * b->n);
   return k_op2(k, K_sub, sums,
                k_int(k, ktype(KE_i32, 2 * b->n), (int32_t)(QBLOCK / 2 * (uint32_t)SUM_BIAS_BITS)));
 }
