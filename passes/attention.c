@@ -10,7 +10,7 @@
 #include "passes/passes.h"
 #include "passes/rewrite.h"
 
-enum { MAX_MASKS = 4, FEWEST_ROWS = 4 };
+enum { MAX_MASKS = 4 };
 
 /* What is added to scores: a value, or `fill` where a condition says so, else 0. */
 typedef struct {
@@ -295,6 +295,15 @@ static Val without_factor(Match *m, Val v)
   return x ? x : v;
 }
 
+/* sdpa's lanes are rows. Where some stay empty, products whose lanes are keys and a softmax are faster, as long as the
+ * scores stay in a cache. */
+static bool fills_lanes(int64_t rows, int64_t keys)
+{
+  enum { MOST_LANES = 16, MANY_ROWS = 48, SOME_ROWS = 24, MANY_KEYS = 1024 };
+
+  return rows % MOST_LANES == 0 || rows >= MANY_ROWS || (rows >= SOME_ROWS && keys >= MANY_KEYS);
+}
+
 /* Heads are a dimension of their own, all shapes have one rank. */
 static bool fits(Match *m)
 {
@@ -309,7 +318,8 @@ static bool fits(Match *m)
   m->v = input(m, m->second, 1);
   const Type *q = type_at(m, m->q);
   int64_t rows = count_of(m->shape.dim, n - 1);
-  return first->dtype == DT_F32 && type_last(q) && type_count(second) && m->shape.dim[n - 2] >= FEWEST_ROWS &&
+  return first->dtype == DT_F32 && type_last(q) && type_count(second) &&
+         fills_lanes(m->shape.dim[n - 2], m->shape.dim[n - 1]) &&
          type_count(first) == rows * m->shape.dim[n - 1] && type_count(q) == rows * type_last(q) &&
          type_count(second) == rows * type_last(second);
 }
