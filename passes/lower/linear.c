@@ -577,7 +577,7 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   c.token = k_idx(l->k, 0);
   c.tiles = tokens > (int64_t)c.tile || c.shared;
   c.tokens = all ? k_arg(l->k, 1) : k_idx(l->k, tokens);
-  c.unpack = c.tiles && !c.shared && (block || floats_unpack(&c));
+  c.unpack = c.tiles && !c.shared && (block ? tokens_in_registers(&c, block) > 1 : floats_unpack(&c));
   c.scratch_tokens = c.shared ? c.tile : tokens;
   c.scratch_floats = through_scratch(&c) ? sums_at(&c, c.n_products) : 0;
   place_unpacked(&c);

@@ -6,15 +6,15 @@
  *
  * What is done for each token, vector and run but the integer products is kept to two multiply-adds (three with a minimum):
  * sums start with a number that the activations' producer has stored (see lower.h), which makes zero zero and the sum's
- * bits a float. Where pairs are summed in 16 bits, codes of 8 bits, too large for that, are unpacked to nibbles. */
+ * bits a float. Where pairs are summed in 16 bits, codes of 8 bits are too large for that: they are unpacked to 16 bits, and
+ * their activations are there in 16 bits, too. */
 #include "passes/lower/dot.h"
 #include "passes/lower/linear.h"
 #include "passes/lower/panel.h"
 
 #include <assert.h>
 
-enum { FOURS = QBLOCK / 4, MAX_RUNS = 2, MAX_PLANES = 2, NIBBLE = 4, LOOP_FOURS = 2 };
-enum { MAX_SUMS = MAX_PLANES * MAX_TILE * MAX_VEC };
+enum { FOURS = QBLOCK / 4, MAX_RUNS = 2, LOOP_FOURS = 2, MAX_SUMS = MAX_TILE * MAX_VEC };
 
 /* A matrix and its activations. */
 typedef struct {
@@ -24,8 +24,10 @@ typedef struct {
   Q8a act;
   unsigned runs; /* of a group of 32 columns */
   bool unpacked;
-  unsigned planes; /* of unpacked codes: 2 if low and high nibbles are apart */
-  int shift;       /* of unpacked codes */
+  unsigned
+      words; /* of 4 bytes, of a row's four unpacked codes: if 2, codes are 16 bits, and two columns are in each */
+  uint16_t act16; /* activations for such codes */
+  int shift;      /* of unpacked codes */
 } Block;
 
 /* A run, or group, of the loop. Where its first token's activations, sums and scales are: */
@@ -73,7 +75,7 @@ static Block block_of(const Linear *c, DType t)
 {
   return (Block){.dtype = t,
                  .plan = lower_dot_plan(c->l->target, t),
-                 .planes = 1,
+                 .words = 1,
                  .runs = panel_spec(t)->sub == QBLOCK / MAX_RUNS ? MAX_RUNS : 1};
 }
 
@@ -85,6 +87,14 @@ static KVal act_dword(const Linear *c, const Block *b, KVal at, unsigned m, unsi
   Kernel *k = c->l->k;
   KVal x = k_load(k, ktype(KE_i32, 1), b->act.q, at, (int64_t)m * b->act.columns + n * 4);
   return k_splat(k, linear_vec(c, KE_i8, 4), x);
+}
+
+/* Of columns 2n and 2n + 1, in 16 bits. */
+static KVal act_pair(const Linear *c, const Block *b, KVal at, unsigned m, unsigned n)
+{
+  Kernel *k = c->l->k;
+  KVal x = k_load(k, ktype(KE_i32, 1), b->act16, at, (int64_t)m * b->act.columns + n * 2);
+  return k_bitcast(k, linear_vec(c, KE_i16, 2), k_splat(k, linear_vec(c, KE_i32, 1), x));
 }
 
 static KVal act_float(const Linear *c, const Block *b, uint16_t buffer, KVal at, unsigned m)
@@ -131,36 +141,59 @@ static KVal scaled(const Linear *c, KVal sum, KVal scale)
   return k_fma(k, k_bitcast(k, linear_vec(c, KE_f32, 1), sum), scale, off);
 }
 
-/* The integer sums of a run: [plane][token][vector]. */
+/* The integer sums of a run: [token][vector]. */
 typedef struct {
-  Dot v[MAX_PLANES][MAX_TILE][MAX_VEC];
+  Dot v[MAX_TILE][MAX_VEC];
 } Dots;
 
 /* The products of four columns. */
 static void four_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
 {
-  KVal code[MAX_PLANES][MAX_VEC];
+  KVal code[MAX_VEC];
 
-  for (unsigned p = 0; p < b->planes; p++)
-    for (unsigned i = 0; i < c->vecs; i++)
-      code[p][i] = run_codes(c, b, r, i, b->planes * n + p);
+  for (unsigned i = 0; i < c->vecs; i++)
+    code[i] = run_codes(c, b, r, i, n);
   for (unsigned m = 0; m < c->tile; m++) {
     KVal x = act_dword(c, b, r->column, m, n);
-    for (unsigned p = 0; p < b->planes; p++)
-      for (unsigned i = 0; i < c->vecs; i++)
-        lower_dot_group(c->l, b->plan, &d->v[p][m][i], code[p][i], x);
+    for (unsigned i = 0; i < c->vecs; i++)
+      lower_dot_group(c->l, b->plan, &d->v[m][i], code[i], x);
   }
 }
 
-static uint32_t dots_in_use(const Linear *c, const Block *b, Dots *d, Dot **list)
+/* The products of two columns, in 16 bits. */
+static void pair_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
+{
+  Kernel *k = c->l->k;
+  KVal code[MAX_VEC];
+
+  for (unsigned i = 0; i < c->vecs; i++)
+    code[i] = k_bitcast(k, linear_vec(c, KE_i16, 2), run_codes(c, b, r, i, n));
+  for (unsigned m = 0; m < c->tile; m++) {
+    KVal x = act_pair(c, b, r->column, m, n);
+    for (unsigned i = 0; i < c->vecs; i++)
+      d->v[m][i].sum32 = k_dot(k, K_dot2w, d->v[m][i].sum32, code[i], x);
+  }
+}
+
+static uint32_t dots_in_use(const Linear *c, Dots *d, Dot **list)
 {
   uint32_t n = 0;
 
-  for (unsigned p = 0; p < b->planes; p++)
-    for (unsigned m = 0; m < c->tile; m++)
-      for (unsigned i = 0; i < c->vecs; i++)
-        list[n++] = &d->v[p][m][i];
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      list[n++] = &d->v[m][i];
   return n;
+}
+
+/* The run from its four number `j` (idx) on. */
+static Run run_from(const Linear *c, const Block *b, const Run *r, KVal j)
+{
+  Kernel *k = c->l->k;
+  Run now = *r;
+
+  now.codes = idx_add(k, r->codes, idx_mul(k, j, b->words * linear_rows(c)));
+  now.column = idx_add(k, r->column, idx_mul(k, j, 4));
+  return now;
 }
 
 /* `n` fours, as many as may be added in 16 bits, from `first` on. */
@@ -169,16 +202,14 @@ static void looped_fours(const Linear *c, const Block *b, const Run *r, unsigned
   Kernel *k = c->l->k;
   KVal zero = k_int(k, linear_vec(c, KE_i16, 2), 0), carry[MAX_SUMS], next[MAX_SUMS];
   Dot *sum[MAX_SUMS];
-  uint32_t sums = dots_in_use(c, b, d, sum);
-  Run now = *r;
+  uint32_t sums = dots_in_use(c, d, sum);
 
   for (uint32_t i = 0; i < sums; i++)
     lower_dot_flush(c->l, sum[i]);
   KVal j = k_loop(k, k_idx(k, first), k_idx(k, first + n), LOOP_FOURS);
   for (uint32_t i = 0; i < sums; i++)
     *sum[i] = (Dot){sum[i]->sum32, carry[i] = k_carry(k, zero), 1};
-  now.codes = idx_add(k, r->codes, idx_mul(k, j, b->planes * linear_rows(c)));
-  now.column = idx_add(k, r->column, idx_mul(k, j, 4));
+  Run now = run_from(c, b, r, j);
   for (unsigned u = 0; u < LOOP_FOURS; u++)
     four_sums(c, b, &now, u, d);
   for (uint32_t i = 0; i < sums; i++) {
@@ -188,12 +219,37 @@ static void looped_fours(const Linear *c, const Block *b, const Run *r, unsigned
   k_end(k, next, sums);
 }
 
-/* Sums in 16 bits are made in loops: unrolled, LLVM takes one token after the other, and keeps codes for the next in registers
+/* All columns, in 16 bits. */
+static void looped_pairs(const Linear *c, const Block *b, const Run *r, Dots *d)
+{
+  Kernel *k = c->l->k;
+  KVal carry[MAX_SUMS], next[MAX_SUMS];
+  Dot *sum[MAX_SUMS];
+  uint32_t sums = dots_in_use(c, d, sum);
+
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, FOURS), 1);
+  for (uint32_t i = 0; i < sums; i++)
+    sum[i]->sum32 = carry[i] = k_carry(k, sum[i]->sum32);
+  Run now = run_from(c, b, r, j);
+  for (unsigned n = 0; n < b->words; n++)
+    pair_sums(c, b, &now, n, d);
+  for (uint32_t i = 0; i < sums; i++) {
+    next[i] = sum[i]->sum32;
+    sum[i]->sum32 = carry[i];
+  }
+  k_end(k, next, sums);
+}
+
+/* Sums of products in 16 bits are made in loops: unrolled, LLVM takes one token after the other, and keeps codes for the next in registers
  * that there are not. */
 static void all_fours(const Linear *c, const Block *b, const Run *r, Dots *d)
 {
   unsigned fours = FOURS / b->runs, safe = (unsigned)b->plan.safe / LOOP_FOURS * LOOP_FOURS;
 
+  if (b->words > 1) {
+    looped_pairs(c, b, r, d);
+    return;
+  }
   if (b->unpacked && b->plan.kind == DOT2 && safe > LOOP_FOURS) {
     for (unsigned n = 0; n < fours; n += safe)
       looped_fours(c, b, r, n, fours - n < safe ? fours - n : safe, d);
@@ -201,16 +257,6 @@ static void all_fours(const Linear *c, const Block *b, const Run *r, Dots *d)
   }
   for (unsigned n = 0; n < fours; n++)
     four_sums(c, b, r, r->first + n, d);
-}
-
-/* The sum of both planes. A 16-bit sum could not begin with `start`. */
-static KVal whole_sum(const Linear *c, const Block *b, Dots *d, unsigned m, unsigned i, KVal start)
-{
-  Kernel *k = c->l->k;
-
-  if (b->planes > 1)
-    start = add(k, start, k_shift(k, K_shl, lower_dot_done(c->l, b->plan, &d->v[1][m][i], 0), NIBBLE));
-  return lower_dot_done(c->l, b->plan, &d->v[0][m][i], start);
 }
 
 static void run_sums(const Linear *c, const Block *b, const Run *r, Sums *s)
@@ -222,13 +268,14 @@ static void run_sums(const Linear *c, const Block *b, const Run *r, Sums *s)
   for (unsigned m = 0; m < c->tile; m++) {
     start[m] = start_sum(c, b, r, m);
     for (unsigned i = 0; i < c->vecs && b->plan.kind != DOT2; i++)
-      d.v[0][m][i].sum32 = start[m];
+      d.v[m][i].sum32 = start[m];
   }
   all_fours(c, b, r, &d);
   for (unsigned m = 0; m < c->tile; m++) {
     KVal xs = act_float(c, b, b->act.scale, r->group, m);
     for (unsigned i = 0; i < c->vecs; i++)
-      s->v[m][i] = k_fma(k, scaled(c, whole_sum(c, b, &d, m, i, start[m]), r->scale[i]), xs, s->v[m][i]);
+      s->v[m][i] = k_fma(k, scaled(c, lower_dot_done(c->l, b->plan, &d.v[m][i], start[m]), r->scale[i]), xs,
+                         s->v[m][i]);
   }
 }
 
@@ -358,23 +405,20 @@ void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out)
 
 static int64_t run_floats(const Linear *c, const Block *b)
 {
-  return (b->planes * FOURS / b->runs + 1 + has_min(b->dtype)) * linear_rows(c);
+  return (b->words * FOURS / b->runs + 1 + has_min(b->dtype)) * linear_rows(c);
 }
 
 /* From the start of a run to its scales, and from there to its minima. */
 static int64_t run_scales(const Linear *c, const Block *b)
 {
-  return b->planes * FOURS / b->runs * linear_rows(c);
+  return b->words * FOURS / b->runs * linear_rows(c);
 }
 
 static Block unpacked_block(const Linear *c, DType t)
 {
   Block b = block_of(c, t);
   b.shift = code_shift(c, t);
-  if (b.plan.kind == DOT2W) { /* nibbles may be added in 16 bits */
-    b.planes = 2;
-    b.plan = lower_dot_plan(c->l->target, DT_Q4_0);
-  }
+  b.words = b.plan.kind == DOT2W ? 2 : 1;
   return b;
 }
 
@@ -384,15 +428,17 @@ int64_t linear_unpacked_floats(const Linear *c, DType t, int64_t columns)
   return columns / QBLOCK * b.runs * run_floats(c, &b);
 }
 
-/* What a plane has of a code: the second has the high nibble. */
-static KVal plane_code(const Linear *c, const Block *b, KVal code, unsigned plane)
+/* Word `n` of a row's four codes, in scratch. */
+static KVal code_word(const Linear *c, const Block *b, KVal code, unsigned n)
 {
   Kernel *k = c->l->k;
+  KType u32 = linear_vec(c, KE_u32, 1);
 
-  if (b->planes == 1)
+  if (b->words == 1)
     return b->shift ? k_shift(k, K_shl, code, b->shift) : code;
-  return plane ? k_shift(k, K_shr, code, NIBBLE)
-               : k_op2(k, K_and, code, k_int(k, kernel_node(k, code)->type, (1 << NIBBLE) - 1));
+  KVal four = k_bitcast(k, u32, code), two = n ? k_shift(k, K_shr, four, 16) : four;
+  KVal first = k_op2(k, K_and, two, k_int(k, u32, 0xff));
+  return k_op2(k, K_or, first, k_shift(k, K_shl, k_op2(k, K_and, two, k_int(k, u32, 0xff00)), 8));
 }
 
 /* Scales grow smaller by as much as codes grow. */
@@ -407,8 +453,8 @@ static void unpack_run(const Linear *c, const Block *b, const Run *r, KVal at)
   for (unsigned i = 0; i < c->vecs; i++) {
     for (unsigned n = 0; n < fours; n++) {
       KVal code = run_codes(c, b, r, i, r->first + n);
-      for (unsigned p = 0; p < b->planes; p++)
-        k_store(k, to, at, (n * b->planes + p) * rows + i * c->lanes, plane_code(c, b, code, p));
+      for (unsigned w = 0; w < b->words; w++)
+        k_store(k, to, at, (n * b->words + w) * rows + i * c->lanes, code_word(c, b, code, w));
     }
     k_store(k, to, at, scales + i * c->lanes, b->shift ? mul(k, r->scale[i], small) : r->scale[i]);
     if (has_min(b->dtype))
@@ -485,6 +531,8 @@ void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Su
   b.w = w;
   b.unpacked = true;
   b.act = lower_q8a_value(c->l, x, KA_READ);
+  if (b.words > 1)
+    b.act16 = lower_wide_codes(c->l, x, KA_READ);
   linear_zero(c, out);
   KVal j = k_loop(k, k_idx(k, 0), idx_mul(k, c->groups, b.runs), 1);
   linear_open(c, out, &carries);

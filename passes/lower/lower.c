@@ -112,6 +112,8 @@ static void place_computed(Lower *l, Val v)
 
   if (n->type.dtype == DT_Q8A) {
     uint64_t bytes = lower_q8a(type_rows(&n->type), type_last(&n->type)).bytes;
+    if (lower_is_wide(l, v))
+      bytes += (uint64_t)type_count(&n->type) * sizeof(int16_t);
     *p = (Place){PLACE_Q8A, arena_buffer(l, v, bytes), type_last(&n->type)};
     return;
   }

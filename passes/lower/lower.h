@@ -118,8 +118,10 @@ KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n);
 /* A q8a value: its parameters and its columns. */
 typedef struct {
   uint16_t q, scale, start, start16, ssum;
+  uint16_t wide; /* if it is written: codes in 16 bits too, or Q8A_NOT_WIDE */
   int64_t columns;
 } Q8a;
+enum { Q8A_NOT_WIDE = UINT16_MAX };
 
 /* Integer sums start with the bits of SUM_BIAS where the target has fma, so that they are floats without conversion:
  * the bias and the sum, exactly. Codes that mean zero count as QZERO: start - QZERO * (sum of the activations) is stored. */
@@ -128,6 +130,10 @@ enum { QZERO_BITS = 7, QZERO = 1 << QZERO_BITS };
 int32_t lower_sum_bias(const Target *t); /* bits of SUM_BIAS, or 0 */
 KVal lower_start_to_sum(Lower *l, KVal start);
 Q8a lower_q8a_value(Lower *l, Val v, KAccess access);
+
+/* Behind the five arrays of a value that prompts multiply in 16 bits (see dot.h) are its codes in 16 bits. */
+bool lower_is_wide(const Lower *l, Val v);
+uint16_t lower_wide_codes(Lower *l, Val v, KAccess access);
 
 /* x: the QBLOCK / lanes vectors of each of n blocks, a power of two and at most lower_quant_most(). They become numbers `block`,
  * block + step .. of the value. */

@@ -5,9 +5,9 @@
  * The scales are tried in a loop: the code is a quarter of four trials' side by side, and no slower. Their errors wait as vectors,
  * and are summed and compared side by side, for as many blocks as make a vector of sums: what is done for a block's numbers
  * (maximum, inverse, scale, sums of codes) is then done once for all. A block comes out the same in any company. */
-#include "passes/lower/lower.h"
-
 #include <assert.h>
+
+#include "passes/lower/dot.h"
 
 enum {
   QUANT_TOP = 127,
@@ -28,7 +28,27 @@ Q8a lower_q8a_value(Lower *l, Val v, KAccess access)
                lower_param(l, buffer, lay.start, KE_i32, access, "qstart"),
                lower_param(l, buffer, lay.start16, KE_i32, access, "qstart16"),
                lower_param(l, buffer, lay.ssum, KE_f32, access, "qssum"),
+               access == KA_WRITE && lower_is_wide(l, v) ? lower_wide_codes(l, v, access) : Q8A_NOT_WIDE,
                type_last(t)};
+}
+
+bool lower_is_wide(const Lower *l, Val v)
+{
+  bool wide = type_rows(&graph_node(l->g, v)->type) > 1 && l->lanes > 4 &&
+              lower_dot_plan(l->target, DT_Q8_0).kind == DOT2W;
+
+  for (Val u = 1; u < l->g->nodes.len && wide; u++)
+    if (graph_node(l->g, u)->op == OP_linear && lower_base(l, graph_in(l->g, u, 0)) == lower_base(l, v) &&
+        graph_node(l->g, lower_base(l, graph_in(l->g, u, 1)))->type.dtype == DT_Q8_0)
+      return true;
+  return false;
+}
+
+uint16_t lower_wide_codes(Lower *l, Val v, KAccess access)
+{
+  const Type *t = &graph_node(l->g, v)->type;
+  uint32_t buffer = lower_place(l, lower_base(l, v))->buffer;
+  return lower_param(l, buffer, lower_q8a(type_rows(t), type_last(t)).bytes, KE_i16, access, "qwide");
 }
 
 int32_t lower_sum_bias(const Target *t)
@@ -211,6 +231,8 @@ static KVal put_codes(const Blocks *b, const Q8a *to, KVal block, int64_t step, 
     for (unsigned j = 0; j < b->vecs; j++) {
       KVal code = k_bitcast(k, i32, rounded(k, b->x[i * b->vecs + j], top)), *s = &sum[2 * i + j / half];
       k_store(k, to->q, at, i * step * QBLOCK + j * b->l->lanes, k_cast(k, KE_i8, code));
+      if (to->wide != Q8A_NOT_WIDE)
+        k_store(k, to->wide, at, i * step * QBLOCK + j * b->l->lanes, k_cast(k, KE_i16, code));
       *s = j % half ? k_op2(k, K_add, *s, code) : code;
     }
   }

@@ -1,5 +1,5 @@
 /* What fusion promises of decoders: a value is quantised where it is made, and where registers hold one token only,
- * decode's products are prefill's. */
+ * decode's products are prefill's. What prompts multiply with where there is no product of four bytes. */
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -91,4 +91,72 @@ Test(launches, decode_has_the_products_of_prefill)
         cr_expect_gt(count(p, decode, NULL, k), 0, "seed %d: %s", (int)seed, p->kernels.data[k]->name);
     arena_free(&a);
   }
+}
+
+static bool has_op(const Kernel *k, KOp op)
+{
+  for (KVal v = 1; v < k->nodes.len; v++)
+    if (kernel_node(k, v)->op == op)
+      return true;
+  return false;
+}
+
+/* Kernels of an entry's products that have the op. */
+static uint32_t products_with(const Program *p, const char *entry, KOp op)
+{
+  uint32_t n = 0;
+
+  for (uint32_t k = 0; k < p->kernels.len; k++)
+    n += !strncmp(p->kernels.data[k]->name, "linear.", 7) && count(p, entry_named(p, entry), NULL, k) &&
+         has_op(p->kernels.data[k], op);
+  return n;
+}
+
+Test(launches, codes_of_8_bits_are_multiplied_in_16)
+{
+  static const struct {
+    const char *cpu;
+    DType weights;
+    KOp op, not;
+  } rows[] = {{"x86-64-v3", DT_Q8_0, K_dot2w, K_dot2},
+              {"x86-64-v4", DT_Q8_0, K_dot2w, K_dot2},
+              {"x86-64-v3", DT_Q4_0, K_dot2, K_dot2w},
+              {"x86-64-v4+vnni", DT_Q8_0, K_dot4, K_dot2w}};
+
+  for (size_t i = 0; i < COUNT(rows); i++) {
+    Arena a = {0};
+    Module *m =
+        gen_decoder(&a, &(DecoderOptions){.seed = 3, .prefill_tokens = 24, .weights = rows[i].weights});
+    Program *p = lowered(m, rows[i].cpu);
+    cr_expect_gt(products_with(p, "prefill", rows[i].op), 0, "%s", rows[i].cpu);
+    cr_expect_eq(products_with(p, "prefill", rows[i].not), 0, "%s", rows[i].cpu);
+    arena_free(&a);
+  }
+}
+
+/* Iterations of all products of a prompt, but for logits. */
+static uint32_t iterations(const char *cpu)
+{
+  Arena a = {0};
+  Program *p =
+      lowered(gen_decoder(&a, &(DecoderOptions){.seed = 3, .prefill_tokens = 24, .weights = DT_F16}), cpu);
+  const Entry *en = entry_named(p, "prefill");
+  uint32_t n = 0;
+
+  for (uint32_t i = 0; i < en->launches.count; i++) {
+    const Launch *l = &p->launches.data[en->launches.first + i];
+    for (uint32_t j = 0; j < l->parts.count; j++) {
+      const Part *part = &p->parts.data[l->parts.first + j];
+      if (!strncmp(p->kernels.data[part->kernel]->name, "linear.", 7) && !writes(p, part, en->logits_buffer))
+        n += part->grid;
+    }
+  }
+  arena_free(&a);
+  return n;
+}
+
+Test(launches, two_panels_abreast_where_a_vector_holds_one)
+{
+  cr_expect_gt(iterations("x86-64-v4"), 0);
+  cr_expect_lt(iterations("x86-64-v4"), iterations("x86-64-v3"));
 }
