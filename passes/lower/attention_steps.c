@@ -257,8 +257,12 @@ void attention_clear(const Attention *a, KVal queries)
   Query q = {.a = a, .acc = idx_mul(k, h, acc_stride(a))};
 
   lower_columns(a->l, a->size, clear_columns, &q);
-  set_numbers(a, h, NUM_MAX, k_flt(k, 1, least));
-  set_numbers(a, h, NUM_SUM, k_flt(k, 1, 0.0));
+  k_end(k, NULL, 0);
+  /* whole vectors: lanes beyond the queries take part in what follows, and subnormal numbers would be slow */
+  h = k_loop(k, k_idx(k, 0), queries, a->lanes);
+  set_numbers(a, h, NUM_MAX, k_flt(k, a->lanes, least));
+  set_numbers(a, h, NUM_SUM, k_flt(k, a->lanes, 0.0));
+  set_numbers(a, h, NUM_TILE, k_flt(k, a->lanes, 0.0));
   k_end(k, NULL, 0);
 }
 
