@@ -94,3 +94,8 @@ Test(attention, prompts_in_c)
     compare(seed, "c", EXEC_TCC);
 }
 #endif
+
+Test(attention, prompts_interpreted)
+{
+  compare(1, "x86-64-v3", EXEC_EVAL); /* every access is checked */
+}
