@@ -148,7 +148,7 @@ static Val updated(Decoder *d, uint32_t state, Val value)
 
 static Val attention_scores(Decoder *d, const Layer *l, Val q, Val k, Val v)
 {
-  Attr a = {.attention = {(float)d->h->attention_scale, 0, l->h->window}};
+  Attr a = {.attention = {.scale = (float)d->h->attention_scale, .window = l->h->window}};
   int64_t width = (int64_t)l->h->n_head * d->h->head_size;
 
   place(d, l, "attention");
