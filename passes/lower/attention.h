@@ -8,7 +8,7 @@
 
 #include "passes/lower/lower.h"
 
-enum { SLOTS = 4, ATTENTION_UNROLL = 4 };
+enum { SLOTS = 4, ATTENTION_UNROLL = 2 };
 
 /* Of a query: running maximum and sum; what the result shrinks by; maximum, then sum, in a tile. */
 typedef enum { NUM_MAX, NUM_SUM, NUM_FACTOR, NUM_TILE, NUMBERS } Number;

@@ -81,17 +81,24 @@ static void copy_queries(const Prompt *p)
   k_end(k, NULL, 0);
 }
 
+/* Conversions that are done at once; without an instruction for them they are long code. */
+static unsigned at_once(const Prompt *p, unsigned most)
+{
+  return p->a->elem == KE_f16 && !p->a->l->target->f16c ? 1 : most;
+}
+
 /* Whole tiles: `n` elements. All loads first: they may be of what is stored next to. */
 static void convert_all(const Prompt *p, uint16_t from, KVal at, KElem elem, int64_t to, int64_t n)
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
-  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, n), KEY_VECTORS * a->lanes), x[KEY_VECTORS];
+  unsigned vecs = at_once(p, KEY_VECTORS);
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, n), vecs * a->lanes), x[KEY_VECTORS];
 
   at = idx_add(k, at, j);
-  for (unsigned i = 0; i < KEY_VECTORS; i++)
+  for (unsigned i = 0; i < vecs; i++)
     x[i] = k_load(k, ktype(elem, a->lanes), from, at, i * a->lanes);
-  for (unsigned i = 0; i < KEY_VECTORS; i++) {
+  for (unsigned i = 0; i < vecs; i++) {
     if (elem == KE_i8)
       x[i] = k_cast(k, KE_i32, x[i]);
     k_store(k, a->scratch, j, to + i * a->lanes, k_cast(k, KE_f32, x[i]));
@@ -137,17 +144,17 @@ static void last_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lane
 }
 
 /* A few rows of the chunk at `column` (idx), which is a multiple of the width. */
-static void convert_chunk(const Prompt *p, const Copy *c, KVal column)
+static void convert_chunk(const Prompt *p, const Copy *c, KVal column, unsigned rows)
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
   KVal x[SLOTS][TILE_VECTORS];
   KVal to = idx_add(k, idx_mul(k, column, a->tile), idx_mul(k, c->to, p->width));
 
-  for (unsigned u = 0; u < SLOTS; u++)
+  for (unsigned u = 0; u < rows; u++)
     for (unsigned i = 0; i < TILE_VECTORS; i++)
       x[u][i] = value(p, idx_add(k, c->from, k_idx(k, u)), column, i * a->lanes, a->lanes);
-  for (unsigned u = 0; u < SLOTS; u++)
+  for (unsigned u = 0; u < rows; u++)
     for (unsigned i = 0; i < TILE_VECTORS; i++)
       k_store(k, a->scratch, to, p->values_at + u * p->width + i * a->lanes, x[u][i]);
 }
@@ -161,10 +168,11 @@ static void convert_values(const Prompt *p, KVal tiles, KVal rows)
   Copy c = {.p = p, .column = whole};
 
   if (whole) {
-    c.to = k_loop(k, zero, rows, SLOTS);
+    unsigned step = at_once(p, SLOTS);
+    c.to = k_loop(k, zero, rows, step);
     c.from = idx_add(k, slot, c.to);
     KVal column = k_loop(k, zero, k_idx(k, whole), p->width);
-    convert_chunk(p, &c, column);
+    convert_chunk(p, &c, column, step);
     k_end(k, NULL, 0);
     k_end(k, NULL, 0);
   }
@@ -206,7 +214,7 @@ typedef struct {
   Tile zero;
 } Scores;
 
-static void score_column(const Scores *s, KVal d, int64_t u, Tile *t)
+static void score_column(const Scores *s, KVal d, Tile *t)
 {
   const Attention *a = s->p->a;
   Kernel *k = a->l->k;
@@ -214,30 +222,25 @@ static void score_column(const Scores *s, KVal d, int64_t u, Tile *t)
   int64_t base = converts_keys(s->p) ? s->p->keys_at : 0;
 
   for (unsigned i = 0; i < s->vecs; i++)
-    key[i] = k_load(k, ktype(KE_f32, a->lanes), s->p->keys, at, base + u * a->tile + i * a->lanes);
+    key[i] = k_load(k, ktype(KE_f32, a->lanes), s->p->keys, at, base + i * a->lanes);
   for (unsigned q = 0; q < s->p->tile; q++) {
-    KVal x = attention_number(a, a->scratch, a->lanes, idx_add(k, s->q, d), s->p->q_at + q * a->size + u);
+    KVal x = attention_number(a, a->scratch, a->lanes, idx_add(k, s->q, d), s->p->q_at + q * a->size);
     for (unsigned i = 0; i < s->vecs; i++)
       t->v[q][i] = k_fma(k, key[i], x, t->v[q][i]);
   }
 }
 
-/* Columns from .. from + count. */
+/* Columns from .. from + count, one at a time: a tile has sums enough to wait for none. */
 static void score_columns(const Scores *s, KVal from, int64_t count, Tile *out)
 {
   Kernel *k = s->p->a->l->k;
-  int64_t whole = count / ATTENTION_UNROLL * ATTENTION_UNROLL;
-  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, whole), ATTENTION_UNROLL);
+  KVal d = k_loop(k, k_idx(k, 0), k_idx(k, count), 1);
   Tile body;
 
   carry(s->p, s->vecs, &s->zero, out);
   body = *out;
-  d = idx_add(k, from, d);
-  for (unsigned u = 0; u < ATTENTION_UNROLL; u++)
-    score_column(s, d, u, &body);
+  score_column(s, idx_add(k, from, d), &body);
   end_carries(s->p, s->vecs, &body);
-  for (unsigned u = 0; u < count - whole; u++)
-    score_column(s, k_idx(k, whole), u, out);
 }
 
 /* q8_0: each 32 columns have scales of their own. `vector`: idx, the position of the first lane. */
@@ -305,19 +308,16 @@ static void add_values(const Prompt *p, KVal from, KVal column, KVal rows, unsig
     for (unsigned i = 0; i < vecs; i++)
       first.v[q][i] = k_op2(k, K_mul, k_load(k, t, a->scratch, at, acc0 + q * acc1 + i * a->lanes), factor);
   }
-  KVal s = k_loop(k, k_idx(k, 0), rows, SLOTS);
+  KVal s = k_loop(k, k_idx(k, 0), rows, 1), v[TILE_VECTORS];
   carry(p, vecs, &first, &sum);
   body = sum;
   KVal row = idx_add(k, from, idx_mul(k, s, p->width));
-  for (unsigned u = 0; u < SLOTS; u++) {
-    KVal v[TILE_VECTORS];
+  for (unsigned i = 0; i < vecs; i++)
+    v[i] = k_load(k, t, a->scratch, row, p->values_at + i * a->lanes);
+  for (unsigned q = 0; q < p->tile; q++) {
+    KVal x = attention_number(a, a->scratch, a->lanes, idx_add(k, probs, s), attention_probs_at(a, q));
     for (unsigned i = 0; i < vecs; i++)
-      v[i] = k_load(k, t, a->scratch, row, p->values_at + u * p->width + i * a->lanes);
-    for (unsigned q = 0; q < p->tile; q++) {
-      KVal x = attention_number(a, a->scratch, a->lanes, idx_add(k, probs, s), attention_probs_at(a, q) + u);
-      for (unsigned i = 0; i < vecs; i++)
-        body.v[q][i] = k_fma(k, v[i], x, body.v[q][i]);
-    }
+      body.v[q][i] = k_fma(k, v[i], x, body.v[q][i]);
   }
   end_carries(p, vecs, &body);
   for (unsigned q = 0; q < p->tile; q++)
