@@ -332,32 +332,22 @@ static void epilogue_in_registers(const Linear *c)
   }
 }
 
-/* Tokens `from` .. `to`, n at a time. */
-static void quantise(const Linear *c, KVal iteration, KVal from, KVal to, unsigned n)
+/* As many tokens at once as go together; what is made beyond the last one, nobody reads. */
+static void quantise_tokens(const Linear *c, KVal iteration, KVal end)
 {
   Kernel *k = c->l->k;
   Q8a q = lower_q8a_value(c->l, quantised(c), KA_WRITE);
   int64_t blocks = q.columns / QBLOCK;
-  KVal x[QBLOCK / 4], m = k_loop(k, from, to, n);
-  KVal row = idx_add(k, c->token, m), at = idx_mul(k, m, QBLOCK);
+  unsigned n = lower_quant_most(c->l);
+  KVal x[QBLOCK / 4];
 
+  while (c->scratch_tokens % n)
+    n /= 2;
+  KVal m = k_loop(k, k_idx(k, 0), end, n), row = idx_add(k, c->token, m), at = idx_mul(k, m, QBLOCK);
   for (unsigned i = 0; i < n * QBLOCK / c->lanes; i++)
     x[i] = k_load(k, linear_vec(c, KE_f32, 1), linear_scratch(c), at, i * c->lanes);
   lower_quant_blocks(c->l, &q, idx_add(k, idx_mul(k, row, blocks), iteration), blocks, n, x);
   k_end(k, NULL, 0);
-}
-
-/* As many tokens at once as go together, then the rest. */
-static void quantise_tokens(const Linear *c, KVal iteration, KVal end)
-{
-  Kernel *k = c->l->k;
-  unsigned n = c->scratch_tokens > 1 ? lower_quant_most(c->l) : 1;
-  KVal zero = k_idx(k, 0), most = k_idx(k, n);
-  KVal whole = n > 1 ? k_op2(k, K_mul, k_op2(k, K_div, end, most), most) : zero;
-
-  if (n > 1)
-    quantise(c, iteration, zero, whole, n);
-  quantise(c, iteration, whole, end, 1);
 }
 
 /* `iteration`: of the grid. `end`: idx, of the tokens. Vectors first, blocks after them: a token's chain of dependent

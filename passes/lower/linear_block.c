@@ -7,7 +7,7 @@
  * What is done for each token, vector and run but the integer products is kept to two multiply-adds (three with a minimum):
  * sums start with a number that the activations' producer has stored (see lower.h), which makes zero zero and the sum's
  * bits a float. Where pairs are summed in 16 bits, codes of 8 bits are too large for that: they are unpacked to 16 bits, and
- * their activations are there in 16 bits, too. */
+ * their activations are there in 16 bits, too, if most of those who read them want that. */
 #include "passes/lower/dot.h"
 #include "passes/lower/linear.h"
 #include "passes/lower/panel.h"
@@ -26,7 +26,7 @@ typedef struct {
   bool unpacked;
   unsigned
       words; /* of 4 bytes, of a row's four unpacked codes: if 2, codes are 16 bits, and two columns are in each */
-  uint16_t act16; /* activations for such codes */
+  uint16_t act16; /* activations for such codes, or Q8A_NOT_WIDE: they are made wide where they are used */
   int shift;      /* of unpacked codes */
 } Block;
 
@@ -93,7 +93,15 @@ static KVal act_dword(const Linear *c, const Block *b, KVal at, unsigned m, unsi
 static KVal act_pair(const Linear *c, const Block *b, KVal at, unsigned m, unsigned n)
 {
   Kernel *k = c->l->k;
-  KVal x = k_load(k, ktype(KE_i32, 1), b->act16, at, (int64_t)m * b->act.columns + n * 2);
+  int64_t off = (int64_t)m * b->act.columns + n * 2;
+  KVal x;
+
+  if (b->act16 != Q8A_NOT_WIDE) {
+    x = k_load(k, ktype(KE_i32, 1), b->act16, at, off);
+  } else {
+    KVal two = k_load(k, ktype(KE_i8, 2), b->act.q, at, off);
+    x = k_bitcast(k, ktype(KE_i32, 1), k_cast(k, KE_i16, two));
+  }
   return k_bitcast(k, linear_vec(c, KE_i16, 2), k_splat(k, linear_vec(c, KE_i32, 1), x));
 }
 
@@ -219,20 +227,20 @@ static void looped_fours(const Linear *c, const Block *b, const Run *r, unsigned
   k_end(k, next, sums);
 }
 
-/* All columns, in 16 bits. */
-static void looped_pairs(const Linear *c, const Block *b, const Run *r, Dots *d)
+/* All columns, `n` fours at once. */
+static void looped_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
 {
   Kernel *k = c->l->k;
   KVal carry[MAX_SUMS], next[MAX_SUMS];
   Dot *sum[MAX_SUMS];
   uint32_t sums = dots_in_use(c, d, sum);
 
-  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, FOURS), 1);
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, FOURS), n);
   for (uint32_t i = 0; i < sums; i++)
     sum[i]->sum32 = carry[i] = k_carry(k, sum[i]->sum32);
   Run now = run_from(c, b, r, j);
-  for (unsigned n = 0; n < b->words; n++)
-    pair_sums(c, b, &now, n, d);
+  for (unsigned u = 0; u < n * b->words; u++)
+    (b->words > 1 ? pair_sums : four_sums)(c, b, &now, u, d);
   for (uint32_t i = 0; i < sums; i++) {
     next[i] = sum[i]->sum32;
     sum[i]->sum32 = carry[i];
@@ -246,8 +254,8 @@ static void all_fours(const Linear *c, const Block *b, const Run *r, Dots *d)
 {
   unsigned fours = FOURS / b->runs, safe = (unsigned)b->plan.safe / LOOP_FOURS * LOOP_FOURS;
 
-  if (b->words > 1) {
-    looped_pairs(c, b, r, d);
+  if (b->unpacked && b->runs == 1 && (b->words > 1 || b->plan.kind == DOT4)) {
+    looped_sums(c, b, r, b->words > 1 ? 1 : FOURS / 4, d);
     return;
   }
   if (b->unpacked && b->plan.kind == DOT2 && safe > LOOP_FOURS) {
@@ -531,8 +539,7 @@ void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Su
   b.w = w;
   b.unpacked = true;
   b.act = lower_q8a_value(c->l, x, KA_READ);
-  if (b.words > 1)
-    b.act16 = lower_wide_codes(c->l, x, KA_READ);
+  b.act16 = b.words > 1 && lower_is_wide(c->l, x) ? lower_wide_codes(c->l, x, KA_READ) : Q8A_NOT_WIDE;
   linear_zero(c, out);
   KVal j = k_loop(k, k_idx(k, 0), idx_mul(k, c->groups, b.runs), 1);
   linear_open(c, out, &carries);

@@ -131,7 +131,8 @@ int32_t lower_sum_bias(const Target *t); /* bits of SUM_BIAS, or 0 */
 KVal lower_start_to_sum(Lower *l, KVal start);
 Q8a lower_q8a_value(Lower *l, Val v, KAccess access);
 
-/* Behind the five arrays of a value that prompts multiply in 16 bits (see dot.h) are its codes in 16 bits. */
+/* Behind the five arrays of a value that prompts multiply in 16 bits (see dot.h) are its codes in 16 bits, if that is so for
+ * most of the rows of weights that it meets: the others are not worth a kernel of its own to whoever makes it. */
 bool lower_is_wide(const Lower *l, Val v);
 uint16_t lower_wide_codes(Lower *l, Val v, KAccess access);
 

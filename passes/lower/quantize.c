@@ -34,14 +34,19 @@ Q8a lower_q8a_value(Lower *l, Val v, KAccess access)
 
 bool lower_is_wide(const Lower *l, Val v)
 {
-  bool wide = type_rows(&graph_node(l->g, v)->type) > 1 && l->lanes > 4 &&
-              lower_dot_plan(l->target, DT_Q8_0).kind == DOT2W;
+  int64_t rows = 0, wide = 0;
 
-  for (Val u = 1; u < l->g->nodes.len && wide; u++)
-    if (graph_node(l->g, u)->op == OP_linear && lower_base(l, graph_in(l->g, u, 0)) == lower_base(l, v) &&
-        graph_node(l->g, lower_base(l, graph_in(l->g, u, 1)))->type.dtype == DT_Q8_0)
-      return true;
-  return false;
+  if (type_rows(&graph_node(l->g, v)->type) < 2 || l->lanes <= 4 ||
+      lower_dot_plan(l->target, DT_Q8_0).kind != DOT2W)
+    return false;
+  for (Val u = 1; u < l->g->nodes.len; u++) {
+    if (graph_node(l->g, u)->op != OP_linear || lower_base(l, graph_in(l->g, u, 0)) != lower_base(l, v))
+      continue;
+    const Type *w = &graph_node(l->g, lower_base(l, graph_in(l->g, u, 1)))->type;
+    rows += w->dim[0];
+    wide += w->dtype == DT_Q8_0 ? w->dim[0] : 0;
+  }
+  return wide * 2 > rows;
 }
 
 uint16_t lower_wide_codes(Lower *l, Val v, KAccess access)
