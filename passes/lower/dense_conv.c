@@ -328,7 +328,7 @@ static int64_t some_channels(DenseLower *d, Val v, int64_t first)
   w->blocks_inside = c.kind == INPUT_EACH && walk_rows(w, n->type.dim[0]) >= WALK_ROWS;
   position(&c, n->type.dim[0]);
   row(&c);
-  int64_t pixels = type_count(&n->type) / (w->outputs ? w->outputs : 1);
+  int64_t pixels = type_count(&n->type) / (c.all ? c.all : 1);
   dense_end(d, walk_rows(w, n->type.dim[0]) * (w->blocks_inside ? 1 : w->blocks),
             (uint64_t)(pixels * w->outputs * c.columns));
   return w->outputs;
