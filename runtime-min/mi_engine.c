@@ -9,14 +9,16 @@
 
 enum { MI_ARGS = 3 }; /* of the call; a grid's constants follow */
 
-/* Below this many bytes and multiply-adds, a launch is over before the workers would have noticed. */
-enum { SMALL_WORK = 200000 };
+/* Below this many bytes and multiply-adds, a launch is over before the workers would have noticed. After one that they
+ * took part in it is worth less to stay alone: half of what it reads lies in their caches. */
+enum { SMALL_WORK = 400000, SMALL_WORK_AMONG = 100000 };
 
 typedef struct {
   const MiEngine *e;
   const MiPart *part;  /* the launch's first */
   const MiGrid *grids; /* of the entry */
   int32_t args[MI_ARGS];
+  bool among; /* the launch before was for all threads */
 } Job;
 
 static const void *in_image(const MiImage *image, uint64_t offset)
@@ -188,25 +190,50 @@ static int64_t iterations(const MiGrid *g, int32_t tokens)
   return (int64_t)g->grid * (g->per_token ? tokens : 1);
 }
 
-/* Iterations lo .. hi of a launch, whose parts stand one behind the other. */
-static void run_range(void *arg, unsigned thread, int64_t lo, int64_t hi)
+typedef struct {
+  int64_t first, count;
+} Range;
+
+/* A share of a launch has a share of each of its parts, one behind the other: parts differ in what an iteration costs,
+ * and a thread finds more of what it reads among what it has just written. */
+static Range share_of(const Job *job, const MiPart *part, unsigned share, unsigned n_shares)
+{
+  int64_t all = iterations(&job->grids[part->grid], job->args[1]),
+          first = mi_pool_begin(all, share, n_shares);
+
+  return (Range){first, mi_pool_begin(all, share + 1, n_shares) - first};
+}
+
+static int64_t length_of_share(const void *job, unsigned share, unsigned n_shares)
+{
+  const MiPart *part = ((const Job *)job)->part;
+  int64_t length = 0;
+
+  do
+    length += share_of(job, part, share, n_shares).count;
+  while (!part++->last);
+  return length;
+}
+
+static void run_piece(void *arg, const MiPoolPiece *piece)
 {
   const Job *job = arg;
   const MiEngine *e = job->e;
-  const MiPart *part = job->part;
+  int64_t lo = piece->lo, hi = piece->hi;
   int32_t args[MI_ARGS + MI_CONSTANTS];
-  uint8_t *const *pointers = e->pointers + (size_t)thread * e->image->n_binds;
+  uint8_t *const *pointers = e->pointers + (size_t)piece->thread * e->image->n_binds;
 
   memcpy(args, job->args, sizeof job->args);
-  for (; hi > 0; part++) {
+  for (const MiPart *part = job->part; hi > 0; part++) {
     const MiGrid *g = &job->grids[part->grid];
-    int64_t n = iterations(g, job->args[1]), end = hi < n ? hi : n;
+    Range r = share_of(job, part, piece->share, piece->n_shares);
+    int64_t end = hi < r.count ? hi : r.count;
     if (lo < end) {
       memcpy(args + MI_ARGS, g->constant, sizeof g->constant);
-      e->kernels[g->kernel](pointers + part->first_bind, args, lo, end);
+      e->kernels[g->kernel](pointers + part->first_bind, args, r.first + lo, r.first + end);
     }
-    lo = lo > n ? lo - n : 0;
-    hi -= n;
+    lo = lo > r.count ? lo - r.count : 0;
+    hi -= r.count;
   }
 }
 
@@ -214,7 +241,7 @@ typedef struct {
   const MiPart *last;
   int64_t iterations;
   double bytes, ops;
-  bool small; /* not worth waking anyone */
+  bool alone; /* not worth waking anyone */
 } Work;
 
 static Work work_of(const Job *job)
@@ -232,7 +259,8 @@ static Work work_of(const Job *job)
     known &= g->ops > 0; /* bytes alone say nothing of activations */
     w.last = part->last ? part : NULL;
   }
-  w.small = known && w.bytes + w.ops < SMALL_WORK;
+  w.alone =
+      w.iterations <= 1 || (known && w.bytes + w.ops < (double)(job->among ? SMALL_WORK_AMONG : SMALL_WORK));
   return w;
 }
 
@@ -242,10 +270,11 @@ static const MiPart *run_launch(MiEngine *e, Job *job)
   Work w = work_of(job);
   uint64_t start = e->profiling ? mi_host_clock_ns() : 0;
 
-  if (w.small)
-    run_range(job, 0, 0, w.iterations);
-  else if (w.iterations)
-    mi_pool_run(e->pool, run_range, job, w.iterations);
+  if (w.alone)
+    run_piece(job, &(MiPoolPiece){.n_shares = 1, .hi = w.iterations});
+  else
+    mi_pool_run(e->pool, run_piece, length_of_share, job);
+  job->among = !w.alone;
   if (e->profiling) {
     MiProfileRow *r = &e->profile[job->part - e->parts];
     r->calls++;

@@ -10,20 +10,20 @@ enum { BLOCK = 8192, LEAST = 1024, PASSES = 3 }; /* words; blocks of a pass, or 
 
 typedef struct {
   const uint64_t *words;
-  int64_t blocks;
-  uint64_t sum; /* keeps the reads alive */
+  int64_t blocks, total; /* there are; to read */
+  uint64_t sum;          /* keeps the reads alive */
 } Reading;
 
 /* From four places at once, which asks more of memory than one stream does. Sums with names stay in registers however
  * little the compiler tries. */
-static void read_blocks(void *job, unsigned thread, int64_t lo, int64_t hi)
+static void read_blocks(void *job, const MiPoolPiece *piece)
 {
   enum { QUARTER = BLOCK / 4 };
   Reading *r = job;
+  int64_t first = mi_pool_begin(r->total, piece->share, piece->n_shares);
   uint64_t a = 0, b = 0, c = 0, d = 0;
 
-  (void)thread;
-  for (int64_t i = lo; i < hi; i++) {
+  for (int64_t i = first + piece->lo; i < first + piece->hi; i++) {
     const uint64_t *p = r->words + i % r->blocks * BLOCK, *end = p + QUARTER;
     for (; p < end; p += 2) {
       a += p[0], b += p[QUARTER], c += p[2 * QUARTER], d += p[3 * QUARTER];
@@ -33,18 +33,25 @@ static void read_blocks(void *job, unsigned thread, int64_t lo, int64_t hi)
   __atomic_fetch_add(&r->sum, a + b + c + d, __ATOMIC_RELAXED);
 }
 
+static int64_t blocks_to_read(const void *job, unsigned share, unsigned n_shares)
+{
+  const Reading *r = job;
+
+  return mi_pool_begin(r->total, share + 1, n_shares) - mi_pool_begin(r->total, share, n_shares);
+}
+
 static double read_rate(const MiEngine *e)
 {
   const void *weights = (const char *)e->image + e->image->weights; /* begin a page */
-  Reading r = {weights, (int64_t)(e->image->weights_bytes / (BLOCK * sizeof *r.words)), 0};
-  int64_t total = r.blocks > LEAST ? r.blocks : LEAST;
+  Reading r = {weights, (int64_t)(e->image->weights_bytes / (BLOCK * sizeof *r.words)), 0, 0};
   double best = 0;
 
+  r.total = r.blocks > LEAST ? r.blocks : LEAST;
   for (int i = 0; i < PASSES && r.blocks; i++) {
     uint64_t start = mi_host_clock_ns();
-    mi_pool_run(e->pool, read_blocks, &r, total);
+    mi_pool_run(e->pool, read_blocks, blocks_to_read, &r);
     uint64_t ns = mi_host_clock_ns() - start;
-    double rate = (double)total * BLOCK * sizeof *r.words / (double)(ns ? ns : 1);
+    double rate = (double)r.total * BLOCK * sizeof *r.words / (double)(ns ? ns : 1);
     best = rate > best ? rate : best;
   }
   return best;

@@ -1,7 +1,7 @@
 /* mi_pool.c - a fork-join pool: workers spin for a moment, then sleep.
  *
- * Each thread owns a contiguous share of the iterations, so that a thread meets the same weights at
- * each token, and takes it in pieces; who has finished takes from others. A share's cursor carries the
+ * Each thread owns a share, so that a thread meets the same weights at each token, and the results that it has made
+ * itself, and takes it in pieces; who has finished takes from others. A share's cursor carries the
  * number of the run: a cursor of an older run reads as "nothing taken yet", and no one has to reset it.
  *
  * A worker enters a run through a gate, and nobody waits for one that has not come: the main thread does
@@ -49,8 +49,8 @@ struct MiPool {
   _Atomic uint32_t sleepers;     /* workers that wait for it to open */
   _Atomic uint32_t main_sleeps;  /* the main thread waits for it to be left */
   _Alignas(64) MiPoolWork *work; /* from here on: written only when nobody is inside */
+  MiPoolLength *length;
   void *job;
-  int64_t total;
   uint32_t run;
   unsigned n_threads;
   unsigned spin_ns;
@@ -135,25 +135,25 @@ static uint32_t wait_for(MiPool *p, Wanted *wanted, uint32_t run, _Atomic uint32
   return gate;
 }
 
-/* Takes the next piece of thread t's share: a third of what is left of it. */
-static bool take(MiPool *p, unsigned t, uint32_t run, int64_t *lo, int64_t *hi)
+/* Takes the next piece of a share: a third of what is left of it. */
+static bool take(MiPool *p, MiPoolPiece *piece)
 {
-  int64_t first = p->total * t / p->n_threads, end = p->total * (t + 1) / p->n_threads;
-  int64_t least = (end - first + PIECES_MAX - 1) / PIECES_MAX;
-  uint64_t seen = atomic_load_explicit(&p->workers[t].cursor, memory_order_relaxed);
+  int64_t end = p->length(p->job, piece->share, p->n_threads), least = (end + PIECES_MAX - 1) / PIECES_MAX;
+  _Atomic uint64_t *cursor = &p->workers[piece->share].cursor;
+  uint64_t seen = atomic_load_explicit(cursor, memory_order_relaxed);
 
   for (;;) {
-    bool fresh = seen >> 32 != run;
-    int64_t next = fresh ? first : (int64_t)(uint32_t)seen, piece = (end - next) / 3;
-    if (!fresh && next >= end)
+    bool fresh = seen >> 32 != p->run;
+    int64_t next = fresh ? 0 : (int64_t)(uint32_t)seen, some = (end - next) / 3;
+    if (next >= end)
       return false;
-    piece = piece < least ? least : piece;
-    *lo = next;
-    *hi = end - next < piece ? end : next + piece;
-    uint64_t taken = (uint64_t)run << 32 | (uint32_t)*hi;
-    if (atomic_compare_exchange_weak_explicit(&p->workers[t].cursor, &seen, taken, memory_order_relaxed,
+    some = some < least ? least : some;
+    piece->lo = next;
+    piece->hi = end - next < some ? end : next + some;
+    uint64_t taken = (uint64_t)p->run << 32 | (uint32_t)piece->hi;
+    if (atomic_compare_exchange_weak_explicit(cursor, &seen, taken, memory_order_relaxed,
                                               memory_order_relaxed))
-      return *lo < *hi;
+      return true;
   }
 }
 
@@ -161,12 +161,13 @@ static bool take(MiPool *p, unsigned t, uint32_t run, int64_t *lo, int64_t *hi)
  * main thread at all. */
 static void work_on(MiPool *p, unsigned self)
 {
-  uint32_t run = p->run;
-  int64_t lo, hi;
+  MiPoolPiece piece = {.thread = self, .n_shares = p->n_threads};
 
-  for (unsigned step = 0; step < p->n_threads; step = self == 0 || !step ? step + 1 : step * 2)
-    while (take(p, (self + step) % p->n_threads, run, &lo, &hi))
-      p->work(p->job, self, lo, hi);
+  for (unsigned step = 0; step < p->n_threads; step = self == 0 || !step ? step + 1 : step * 2) {
+    piece.share = (self + step) % p->n_threads;
+    while (take(p, &piece))
+      p->work(p->job, &piece);
+  }
 }
 
 static bool enter(MiPool *p, uint32_t gate)
@@ -207,15 +208,15 @@ static void open_gate(MiPool *p)
     wake_all(p);
 }
 
-void mi_pool_run(MiPool *p, MiPoolWork *work, void *job, int64_t total)
+void mi_pool_run(MiPool *p, MiPoolWork *work, MiPoolLength *length, void *job)
 {
-  if (p->n_threads == 1 || total == 1) { /* nobody to wait for */
-    work(job, 0, 0, total);
+  if (p->n_threads == 1) { /* nobody to wait for */
+    work(job, &(MiPoolPiece){.n_shares = 1, .hi = length(job, 0, 1)});
     return;
   }
   p->work = work;
+  p->length = length;
   p->job = job;
-  p->total = total;
   open_gate(p);
   work_on(p, 0);
   atomic_fetch_and(&p->gate, ~(uint32_t)OPEN);

@@ -224,15 +224,29 @@ enum { WIDE = 300 };
 typedef struct {
   _Atomic uint32_t hits[WIDE];
   _Atomic uint32_t calls;
+  int64_t total;
+  bool lopsided; /* the last share has nearly all */
 } Hits;
 
-static void count_hits(void *job, unsigned thread, int64_t lo, int64_t hi)
+static int64_t share_begins(const Hits *h, unsigned share, unsigned n_shares)
+{
+  if (h->lopsided && share < n_shares)
+    return h->total * share / n_shares / 10;
+  return mi_pool_begin(h->total, share, n_shares);
+}
+
+static int64_t hits_of_share(const void *job, unsigned share, unsigned n_shares)
+{
+  return share_begins(job, share + 1, n_shares) - share_begins(job, share, n_shares);
+}
+
+static void count_hits(void *job, const MiPoolPiece *piece)
 {
   Hits *h = job;
+  int64_t first = share_begins(h, piece->share, piece->n_shares);
 
-  (void)thread;
   atomic_fetch_add(&h->calls, 1);
-  for (int64_t i = lo; i < hi; i++)
+  for (int64_t i = first + piece->lo; i < first + piece->hi; i++)
     atomic_fetch_add_explicit(&h->hits[i], 1, memory_order_relaxed);
 }
 
@@ -246,9 +260,10 @@ static void stress_pool(unsigned threads, uint32_t runs)
   memset(&h, 0, sizeof h);
   cr_assert_not_null(p);
   for (uint32_t i = 0; i < runs; i++) {
-    int64_t total = i % 7 == 0 ? 1 : i % WIDE + 1;
-    mi_pool_run(p, count_hits, &h, total);
-    for (int64_t k = 0; k < total; k++)
+    h.total = i % 7 == 0 ? 1 : i % WIDE + 1;
+    h.lopsided = i % 3 == 0;
+    mi_pool_run(p, count_hits, hits_of_share, &h);
+    for (int64_t k = 0; k < h.total; k++)
       expected[k]++;
   }
   mi_pool_stop(p);
@@ -268,7 +283,7 @@ Test(runtime, pool_runs_each_iteration_once)
 
 Test(runtime, pool_wakes_sleepers)
 {
-  static Hits h;
+  static Hits h = {.total = WIDE};
   void *memory = mi_host_map(mi_pool_bytes(3));
   MiPool *p = mi_pool_start(memory, 3);
 
@@ -276,7 +291,7 @@ Test(runtime, pool_wakes_sleepers)
   for (int i = 0; i < 20; i++) {
     for (uint64_t until = mi_host_clock_ns() + 1000000; mi_host_clock_ns() < until;) {
     } /* workers fall asleep meanwhile */
-    mi_pool_run(p, count_hits, &h, WIDE);
+    mi_pool_run(p, count_hits, hits_of_share, &h);
   }
   mi_pool_stop(p);
   mi_host_unmap(memory, mi_pool_bytes(3));
@@ -286,11 +301,11 @@ Test(runtime, pool_wakes_sleepers)
 
 Test(runtime, pool_of_one_makes_one_call)
 {
-  static Hits h;
+  static Hits h = {.total = WIDE};
   void *memory = mi_host_map(mi_pool_bytes(1));
   MiPool *p = mi_pool_start(memory, 1);
 
-  mi_pool_run(p, count_hits, &h, WIDE);
+  mi_pool_run(p, count_hits, hits_of_share, &h);
   cr_assert_eq(h.calls, 1);
   mi_pool_stop(p);
   mi_host_unmap(memory, mi_pool_bytes(1));
