@@ -101,6 +101,13 @@ static const char *about(const Compile *c, Arena *a)
 
 /* ---- from file to program */
 
+static bool is_library(const Compile *c)
+{
+  Emit kind = c->opt->emit;
+
+  return kind == EMIT_LIB || kind == EMIT_SO || (c->is_onnx && (kind == EMIT_OBJ || kind == EMIT_C));
+}
+
 static bool pick_targets(Compile *c, Err *e)
 {
   const Options *o = c->opt;
@@ -116,7 +123,7 @@ static bool pick_targets(Compile *c, Err *e)
     return false;
   if (!c->targets[0]->triple && !c_source && o->emit <= EMIT_ASM)
     return fail(e, "--cpu=%s is for --emit=c", cpu);
-  bool library = o->emit == EMIT_LIB || o->emit == EMIT_SO || (o->emit == EMIT_OBJ && c->is_onnx);
+  bool library = is_library(c) && o->emit != EMIT_C;
   return c->n_targets == 1 || !(c_source || library) ||
          fail(e, "--cpu=%s: %s is for one level", cpu, library ? "a library" : "C source");
 }
@@ -164,6 +171,7 @@ static bool run_passes(Compile *c, Err *e)
   PassOptions po = {.targets = c->targets,
                     .n_targets = c->n_targets,
                     .whole_head = c->opt->whole_head,
+                    .threads = !is_library(c),
                     .print_after = c->opt->print_after,
                     .time_passes = c->opt->time_passes,
                     .log = &c->log};

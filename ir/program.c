@@ -20,7 +20,12 @@ uint32_t program_buffer(Program *p, Space space, const char *name, uint64_t byte
 
 static bool overlaps_in_time(const Buffer *a, const Buffer *b)
 {
-  return a->entry == b->entry && a->first <= b->last && b->first <= a->last;
+  return a->first <= b->last && b->first <= a->last;
+}
+
+static bool must_part(const Buffer *a, const Buffer *b, bool by_size)
+{
+  return a->entry == b->entry && (overlaps_in_time(a, b) || (by_size && a->bytes != b->bytes));
 }
 
 typedef struct {
@@ -36,8 +41,9 @@ static int larger_first(const void *pa, const void *pb)
   return a->index < b->index ? -1 : 1;
 }
 
-/* The lowest offset where the buffer meets none of those placed before that live at the same time. */
-static uint64_t lowest_gap(const Program *p, const BySize *order, uint32_t placed, const Buffer *b)
+/* The lowest offset where the buffer meets none of those placed before with which it cannot share memory. */
+static uint64_t lowest_gap(const Program *p, const BySize *order, uint32_t placed, const Buffer *b,
+                           bool by_size)
 {
   uint64_t at = 0;
   bool moved = true;
@@ -46,7 +52,7 @@ static uint64_t lowest_gap(const Program *p, const BySize *order, uint32_t place
     moved = false;
     for (uint32_t i = 0; i < placed; i++) {
       const Buffer *o = &p->buffers.data[order[i].index];
-      if (overlaps_in_time(o, b) && at < o->offset + o->bytes && o->offset < at + b->bytes) {
+      if (must_part(o, b, by_size) && at < o->offset + o->bytes && o->offset < at + b->bytes) {
         at = round_up(o->offset + o->bytes, PLACE_ALIGN);
         moved = true;
       }
@@ -67,10 +73,11 @@ static uint64_t fixed_rank(const Program *p, uint32_t buffer)
   return 0;
 }
 
-static void pack_arena(Program *p, uint64_t *end)
+static uint64_t pack_arena(Program *p, bool by_size)
 {
   Arena tmp = {0};
   BySize *order = NEW_ARRAY(&tmp, BySize, p->buffers.len);
+  uint64_t end = 0;
   uint32_t n = 0;
 
   for (uint32_t i = 1; i < p->buffers.len; i++)
@@ -79,13 +86,14 @@ static void pack_arena(Program *p, uint64_t *end)
   qsort(order, n, sizeof *order, larger_first);
   for (uint32_t i = 0; i < n; i++) {
     Buffer *b = &p->buffers.data[order[i].index];
-    b->offset = lowest_gap(p, order, i, b);
-    *end = (uint64_t)max64((int64_t)*end, (int64_t)round_up(b->offset + b->bytes, PLACE_ALIGN));
+    b->offset = lowest_gap(p, order, i, b, by_size);
+    end = (uint64_t)max64((int64_t)end, (int64_t)round_up(b->offset + b->bytes, PLACE_ALIGN));
   }
   arena_free(&tmp);
+  return end;
 }
 
-void program_place(Program *p)
+void program_place(Program *p, uint64_t roomy)
 {
   memset(p->space_bytes, 0, sizeof p->space_bytes);
   for (uint32_t i = 1; i < p->buffers.len; i++) {
@@ -98,7 +106,10 @@ void program_place(Program *p)
       *end = round_up(b->bytes, PLACE_ALIGN);
     }
   }
-  pack_arena(p, &p->space_bytes[SPACE_ARENA]);
+  uint64_t *arena = &p->space_bytes[SPACE_ARENA];
+  *arena = roomy ? pack_arena(p, true) : 0;
+  if (!roomy || *arena > roomy)
+    *arena = pack_arena(p, false);
 }
 
 /* ---- kernels */

@@ -101,8 +101,10 @@ typedef struct {
 uint32_t program_buffer(Program *p, Space space, const char *name, uint64_t bytes);
 
 /* Gives every buffer its offset: weights and states one after the other, arena buffers of one entry packed
- * by lifetime, scratch at 0. 64-byte aligned. */
-void program_place(Program *p);
+ * by lifetime, scratch at 0. 64-byte aligned. If the arena then takes at most `roomy` bytes, buffers share memory only
+ * with those of their own size: a thread writes where it has written before, and not to lines of cache that another
+ * thread's core has to give up first. */
+void program_place(Program *p, uint64_t roomy);
 
 /* Adds a kernel as that of `part`, or finds one that is equal but for a few numbers outside of inner loops: these
  * become constants that each part hands over. */

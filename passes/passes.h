@@ -11,6 +11,7 @@ typedef struct {
   const Target *const *targets;
   unsigned n_targets;
   bool whole_head;         /* large heads are not cut in planes (lower/planes.h) */
+  bool threads;            /* several may run it: a little memory for fewer cache lines that change cores */
   const char *print_after; /* name of a pass, or NULL; "all" */
   bool time_passes;
   Text *log; /* where --print-after and --time-passes write */
@@ -30,8 +31,8 @@ Graph *pass_requant(const Graph *g,
 Graph *pass_quantize(const Graph *g, Err *e); /* 8-bit activations for products with block weights */
 Graph *pass_fuse(const Graph *g, Err *e);     /* groups nodes into launches (Node.launch) */
 
-/* Graphs to program (passes/lower); whole_head: see PassOptions. Ops without a lowering are reported all at once. */
-bool pass_lower(const Module *m, const Target *target, bool whole_head, Program **out, Err *e);
+/* Graphs to program (passes/lower). Ops without a lowering are reported all at once. */
+bool pass_lower(const Module *m, const Target *target, const PassOptions *o, Program **out, Err *e);
 
 /* Kernel to kernel: rewrites what the target lacks (fma, 16-bit floats). */
 Kernel *pass_legalize(Arena *a, const Kernel *k, const Target *target);

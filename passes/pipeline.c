@@ -88,7 +88,7 @@ static bool lower(const Module *m, const Target *target, const PassOptions *o, P
 {
   double start = now_ms();
 
-  if (!pass_lower(m, target, o->whole_head, out, e))
+  if (!pass_lower(m, target, o, out, e))
     return false;
   for (uint32_t i = 0; i < (*out)->kernels.len; i++)
     if (!kernel_verify((*out)->kernels.data[i], e))

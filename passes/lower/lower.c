@@ -576,7 +576,7 @@ static bool check_weight_uses(const Module *m, Err *e)
   return true;
 }
 
-bool pass_lower(const Module *m, const Target *target, bool whole_head, Program **out, Err *e)
+bool pass_lower(const Module *m, const Target *target, const PassOptions *o, Program **out, Err *e)
 {
   Program *p = NEW(m->arena, Program);
   Lower l = {.prog = p, .arena = m->arena, .target = target, .e = e, .lanes = target->vector_bytes / 4};
@@ -596,7 +596,7 @@ bool pass_lower(const Module *m, const Target *target, bool whole_head, Program 
   l.state_buffer = NEW_ARRAY(m->arena, uint32_t, m->states.len);
   l.state_is_keys = NEW_ARRAY(m->arena, uint8_t, m->states.len);
   l.weight_planes = NEW_ARRAY(m->arena, uint8_t, m->weights.len);
-  if (!whole_head)
+  if (!o->whole_head)
     find_heads(&l, m);
   l.rope_buffer = NEW_ARRAY(m->arena, uint32_t, m->ropes.len);
   p->context = module_context(m);
@@ -608,7 +608,7 @@ bool pass_lower(const Module *m, const Target *target, bool whole_head, Program 
     if (!(m->graphs.data[i]->dense ? lower_dense_graph : lower_graph)(&l, m->graphs.data[i]))
       return false;
   program_end_kernels(p);
-  program_place(p);
+  program_place(p, o->threads ? target->l2_bytes / 2 : 0);
   *out = p;
   return true;
 }
