@@ -391,6 +391,8 @@ static void choose_block(Conv *c)
   int64_t most = ((int64_t)w->d->l->target->registers - 2 - w->vecs) / w->vecs;
   most = min64(max64(1, most), WALK_MAX_TILE);
   int64_t groups = (c->all + most - 1) / most;
+  if (groups > 1 && groups * w->blocks < WALK_ROWS && groups * w->blocks % 2)
+    groups++; /* a few of them go evenly to two threads */
   w->tile = (unsigned)((c->all + groups - 1) / groups);
 }
 
