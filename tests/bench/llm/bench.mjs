@@ -96,8 +96,8 @@ async function measure(options, threads, { program, plan, theirs, beside, ids })
   const tokens = someTokens(options.prompt, ids), sides = {}, results = { micc: [], llama: [] };
   if (program) sides.micc = () => ours.run(program, tokens, options.generate, threads);
   if (beside.fat) sides.fat = () => ours.run(beside.fat, tokens, options.generate, threads);
-  if (theirs && await attempt(async () => (await theirs.open({ ...theirs.best, threads, ...room(options) }), true)))
-    sides.llama = () => theirs.run(tokens, options.generate);
+  if (theirs && await attempt(async () => (await tune(options, theirs, threads, tokens), true)))
+    sides.llama = () => atBest(options, theirs, threads, tokens);
   if (beside.llama2c && threads === 1) sides.llama2c = () => beside.llama2c.run(options.prompt + options.generate);
   const before = options.probe(threads, plan?.tokenBytes);
   for (let i = -1; i < options.runs; i++) // the first is not counted: files come into memory
@@ -107,7 +107,8 @@ async function measure(options, threads, { program, plan, theirs, beside, ids })
       else if (i >= 0) (results[name] ??= []).push(rates);
     }
   const after = options.probe(threads, plan?.tokenBytes);
-  return { ...results, machine: larger(before, after), probes: [before, after] };
+  const llamaSettings = sides.llama && { kv: theirs.kv, flash: theirs.flash };
+  return { ...results, llamaSettings, machine: larger(before, after), probes: [before, after] };
 }
 
 const room = ({ prompt, generate }) => ({ context: Math.max(CONTEXT, Math.ceil((prompt + generate) / 256) * 256), batch: Math.min(prompt, BATCH) });
@@ -115,20 +116,31 @@ const room = ({ prompt, generate }) => ({ context: Math.max(CONTEXT, Math.ceil((
 const library = (options) => new Library(llamaFolder(levels[options.level]));
 const openLibrary = (options) => (options.only === "micc" ? null : options.llamaBench ? new Bench(options.llamaBench) : library(options));
 
-// Its best settings: keys and values as ours, flash attention where it is faster (better of two each).
-async function tune(options, theirs, threads, kv) {
-  const tokens = someTokens(options.prompt), ms = { true: Infinity, false: Infinity };
+// Its best settings: keys and values as ours; flash attention where it is faster (the better of two runs each), which for
+// prompts and generation may differ.
+async function tune(options, theirs, threads, tokens) {
+  const rate = { prompt: {}, generation: {} };
   for (const flash of [true, false, true, false]) {
-    await theirs.open({ threads, ...room(options), flash, kv });
+    await theirs.open({ threads, ...room(options), flash, kv: theirs.kv });
     const rates = await theirs.run(tokens, Math.min(TUNING, options.generate));
-    ms[flash] = Math.min(ms[flash], options.prompt / rates.prompt + options.generate / rates.generation);
+    for (const what of Object.keys(rate)) rate[what][flash] = Math.max(rate[what][flash] ?? 0, rates[what]);
   }
-  theirs.best = { flash: ms.true <= ms.false, kv };
+  theirs.flash = Object.fromEntries(Object.entries(rate).map(([what, r]) => [what, r.true >= r.false]));
+  await theirs.open({ threads, ...room(options), flash: theirs.flash.prompt, kv: theirs.kv });
+}
+
+async function atBest(options, theirs, threads, tokens) {
+  const { prompt, generation } = theirs.flash, settings = { threads, ...room(options), kv: theirs.kv };
+  if (prompt === generation) return theirs.run(tokens, options.generate); // opened by tune()
+  await theirs.open({ ...settings, flash: prompt });
+  const first = await theirs.run(tokens, 1);
+  await theirs.open({ ...settings, flash: generation });
+  return { ...(await theirs.run(tokens, options.generate)), prompt: first.prompt };
 }
 
 async function openModel(options, path, kv) {
-  const theirs = openLibrary(options), threads = Math.max(...options.threads);
-  if (theirs && await attempt(async () => (await theirs.load(path), await tune(options, theirs, threads, kv), true))) return theirs;
+  const theirs = openLibrary(options);
+  if (theirs && await attempt(async () => (await theirs.load(path), true))) return Object.assign(theirs, { kv });
   await theirs?.close();
   return null;
 }
@@ -160,9 +172,9 @@ async function llamaMemory(options, path, settings, tokens) {
   }
 }
 
-async function measureStart(options, path, compiled, best, ids) {
+async function measureStart(options, path, compiled, tuned, ids) {
   const tokens = someTokens(START_PROMPT, ids), fill = someTokens(FILL, ids), threads = Math.max(...options.threads);
-  const settings = best && { ...best, threads, context: START_CONTEXT, batch: BATCH };
+  const settings = tuned && { kv: tuned.kv, flash: tuned.flash.prompt, threads, context: START_CONTEXT, batch: BATCH };
   const program = compiled && await attempt(() => ours.compile(path, folder, "-2048", [...ownFlags(options), "-c", String(START_CONTEXT)]));
   const result = { threads, micc: [], llama: [] };
   const once = {
@@ -197,7 +209,7 @@ async function benchModel(options, path) {
   if (options.llama2c) beside.llama2c = await attempt(() => new Llama2c(options.llama2c, path, folder));
   const theirs = await openModel(options, path, program?.kv ?? "f16");
   const ids = program && options.text ? await attempt(() => ours.tokenize(program, options.text)) : null;
-  const result = { model: name, prompt: ids ? "text" : "random ids", plan, level: program?.about.cpu, fatLevel: beside.fat?.about.cpu, llamaSettings: theirs?.best, runs: [] };
+  const result = { model: name, prompt: ids ? "text" : "random ids", plan, level: program?.about.cpu, fatLevel: beside.fat?.about.cpu, runs: [] };
   for (const threads of options.threads) {
     const run = { threads, ...await measure(options, threads, { program, plan, theirs, beside, ids }) };
     result.runs.push(run);
@@ -205,7 +217,7 @@ async function benchModel(options, path) {
   }
   await theirs?.close();
   if (options.start && (program || theirs)) {
-    result.start = await measureStart(options, path, program, theirs?.best, ids);
+    result.start = await measureStart(options, path, program, result.runs.at(-1)?.llamaSettings, ids);
     console.log(startLine(result.start));
   }
   return result;
