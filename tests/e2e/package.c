@@ -82,6 +82,8 @@ static void test_elf(void)
   tally(p.weights->p_offset % MI_PAGE == 0 && p.weights->p_vaddr % MI_PAGE == 0 &&
             p.image->weights % MI_PAGE == 0,
         "and page-aligned, in the file and in memory");
+  tally(p.weights->p_vaddr % (2 << 20) == p.weights->p_offset % (2 << 20),
+        "large pages of the file can be large pages in memory");
   tally(p.weights->p_filesz == p.image->image_bytes && p.weights->p_memsz == p.image->image_bytes,
         "the segment is the image, all of it");
   Proc l = proc(&arena, HOW(.dir = dir), "ldd", "story");
