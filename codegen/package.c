@@ -337,7 +337,7 @@ static const char *path_in(Arena *a, const char *root, const char *name)
 static bool link_program(Arena *a, const char *start, const char *object, const char *script, uint64_t at,
                          const char *out, const Target *t, Err *e)
 {
-  const char *root;
+  const char *root = NULL;
 
   if (!find_sysroot(a, t->triple, &root, e))
     return false;
@@ -357,6 +357,7 @@ static bool link_program(Arena *a, const char *start, const char *object, const 
       "--end-group",
       path_in(a, root, "crtn.o"),
       "--gc-sections",
+      "-O2", /* strings may share their ends */
       "--build-id=none",
       "-s",
       "-z",

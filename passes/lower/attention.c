@@ -18,6 +18,17 @@ static KVal mul(Kernel *k, KVal a, KVal b)
   return k_op2(k, K_mul, a, b);
 }
 
+/* What the next tile has where this one has `n` elements from `at` on: no cache keeps a context of all layers, and the
+ * processor's own prefetching is late where each line is worked on for long. */
+static void prefetch_next_tile(const Attention *a, uint16_t state, KVal at, int64_t n)
+{
+  enum { LINE = 64 };
+  int64_t line = LINE / kelem_info[a->elem].bytes;
+
+  for (int64_t off = 0; off < n / line * line; off += line)
+    k_prefetch(a->l->k, state, at, a->size * a->tile + off);
+}
+
 /* ---- scores */
 
 typedef struct {
@@ -69,8 +80,10 @@ static void score_columns(const Attention *a, KVal first, KVal from, int64_t cou
   carry_scores(a, zero, out);
   body = *out;
   d = idx_add(k, from, d);
+  KVal at = idx_add(k, first, idx_mul(k, d, a->tile));
+  prefetch_next_tile(a, a->keys, at, a->unroll * a->tile);
   for (unsigned u = 0; u < a->unroll; u++)
-    score_column(a, idx_add(k, first, idx_mul(k, d, a->tile)), d, u, &body);
+    score_column(a, at, d, u, &body);
   end_scores(a, &body);
   for (unsigned u = 0; u < count - whole; u++)
     score_column(a, idx_add(k, first, k_idx(k, whole * a->tile)), k_idx(k, whole), u, out);
@@ -140,9 +153,9 @@ static void value_rows(const Attention *a, KVal at, KVal scales, KVal s, int64_t
   KVal row = idx_add(k, at, idx_mul(k, s, a->size));
 
   scales = a->blocks ? idx_add(k, scales, idx_mul(k, s, a->size / QBLOCK)) : 0;
-
   for (unsigned u = 0; u < a->unroll; u++) {
     KVal v[MAX_CHUNK];
+    prefetch_next_tile(a, a->values, idx_add(k, row, k_idx(k, u * a->size + off)), chunk * lanes);
     for (unsigned c = 0; c < chunk; c++)
       v[c] = one_value(a, row, scales, u, off + c * lanes, lanes);
     for (unsigned h = 0; h < a->together; h++) {
