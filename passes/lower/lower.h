@@ -106,7 +106,7 @@ KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g
 
 /* Hints that `bytes` of weights from `at` + PREFETCH_AHEAD on will be streamed: the processor's own prefetching does not keep
  * up where each line is worked on for long. */
-enum { PREFETCH_AHEAD = 4096 };
+enum { PREFETCH_AHEAD = 3072 };
 void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes);
 
 /* ---- quantisation (quantize.c) */
