@@ -370,12 +370,12 @@ static void each_group(const Linear *c, const Block *b, GroupFn *fn, Sums *s, vo
   KVal n = k_loop(k, zero, blocks, 1);
   linear_open(c, s, &outer);
   KVal at = idx_add(k, first, idx_mul(k, n, bytes));
-  if (linear_streams(c))
-    lower_prefetch(c->l, b->w, at, bytes);
   if (groups > 1) {
     j = k_loop(k, zero, k_idx(k, groups), 1);
     linear_open(c, s, &inner);
   }
+  if (linear_streams(c)) /* a few lines at a time: many at once wait for each other, and all else for them */
+    lower_prefetch(c->l, b->w, idx_add(k, at, idx_mul(k, j, bytes / groups)), bytes / groups);
   Group g = group_at(c, b, at, n, j);
   fn(c, b, &g, ctx);
   if (groups > 1)
