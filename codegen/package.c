@@ -453,10 +453,10 @@ typedef struct {
   const char *start; /* the runtime's object that begins */
   const char *object, *script, *linked;
   const Target *target;
-} Parts;
+} LinkInputs;
 
 /* Twice: where in the file the image goes shows after the first time, and its address follows from that. */
-static bool link_aligned(Arena *a, const Parts *p, File *code, Err *e)
+static bool link_aligned(Arena *a, const LinkInputs *p, File *code, Err *e)
 {
   uint64_t address = image_address;
 
@@ -500,7 +500,7 @@ bool package_exe(const char *path, const void *object, uint64_t object_bytes, co
             file_scratch(&obj, &a, path, e) && file_scratch(&script, &a, path, e) &&
             file_scratch(&linked, &a, path, e) && file_write(&script, layout_script, strlen(layout_script)) &&
             file_write(&obj, object, object_bytes) &&
-            link_aligned(&a, &(Parts){start, obj.temp, script.temp, linked.temp, t}, &code, e) &&
+            link_aligned(&a, &(LinkInputs){start, obj.temp, script.temp, linked.temp, t}, &code, e) &&
             write_exe(&a, &out, &code, im, e);
 
   file_abandon(&obj);
