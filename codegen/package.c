@@ -333,23 +333,29 @@ static const char *path_in(Arena *a, const char *root, const char *name)
   return arena_printf(a, "%s/lib/%s", root, name);
 }
 
+typedef struct {
+  const char *start; /* the runtime's object that begins */
+  const char *object, *script;
+  const char *out;
+  const Target *target;
+} Link;
+
 /* `at`: the image's address. */
-static bool link_program(Arena *a, const char *start, const char *object, const char *script, uint64_t at,
-                         const char *out, const Target *t, Err *e)
+static bool link_program(Arena *a, const Link *l, uint64_t at, Err *e)
 {
   const char *root = NULL;
 
-  if (!find_sysroot(a, t->triple, &root, e))
+  if (!find_sysroot(a, l->target->triple, &root, e))
     return false;
   const char *const args[] = {
       "ld.lld",
       "-static",
       "-o",
-      out,
+      l->out,
       path_in(a, root, "crt1.o"),
       path_in(a, root, "crti.o"),
-      path_in(a, root, start),
-      object,
+      path_in(a, root, l->start),
+      l->object,
       "--start-group",
       path_in(a, root, "libmi.a"),
       path_in(a, root, "libc.a"),
@@ -365,7 +371,7 @@ static bool link_program(Arena *a, const char *start, const char *object, const 
       "--threads=1",
       "--no-mmap-output-file", /* written in place: no temporary file of the linker's own */
       "-T",
-      script,
+      l->script,
       arena_printf(a, "--defsym=MI_IMAGE_AT=0x%llx", (unsigned long long)at),
   };
   char *argv[COUNT(args) + 1] = {0};
@@ -430,57 +436,43 @@ bool package_link(Arena *a, const char *const *options, size_t n_options, const 
 
 /* ---- the program */
 
-/* The header of the image's segment, which must be the last in the file; NULL, or where it is. */
-static Elf64_Phdr *image_segment(File *f, Err *e)
+/* The header of the image's segment, which must be the last in the file, at the address that was asked for. */
+static Elf64_Phdr *image_segment(File *f, uint64_t address, Err *e)
 {
-  Elf64_Ehdr *h = (Elf64_Ehdr *)f->bytes;
-  Elf64_Phdr *p = (Elf64_Phdr *)(f->bytes + h->e_phoff), *image = NULL;
+  const Elf64_Ehdr *h = (const Elf64_Ehdr *)f->bytes;
+  Elf64_Phdr *p = (Elf64_Phdr *)(f->bytes + h->e_phoff), *last = NULL;
 
   for (int i = 0; i < h->e_phnum; i++)
-    if (p[i].p_type == PT_LOAD && p[i].p_vaddr >= image_address)
-      image = &p[i];
-  if (!image)
-    fail(e, "the linked program has no segment for its image");
-  for (int i = 0; image && i < h->e_phnum; i++)
-    if (p[i].p_type == PT_LOAD && p[i].p_offset > image->p_offset) {
-      fail(e, "the linked program's image is not its last segment");
+    if (p[i].p_type == PT_LOAD && (!last || p[i].p_offset >= last->p_offset))
+      last = &p[i];
+  if (last && last->p_vaddr == address)
+    return last;
+  fail(e, "the linked program's last segment is not its image");
+  return NULL;
+}
+
+/* Twice: where in the file the image goes shows after the first time, and its address follows from that. */
+static Elf64_Phdr *link_aligned(Arena *a, const Link *l, File *code, Err *e)
+{
+  Elf64_Phdr *image = NULL;
+
+  for (int i = 0; i < 2; i++) {
+    uint64_t address = image_address + (image ? image->p_offset % BLOCK_BYTES : 0);
+    if (!link_program(a, l, address, e) || !read_file(a, l->out, code, e))
       return NULL;
-    }
+    image = image_segment(code, address, e);
+    if (!image)
+      return NULL;
+  }
   return image;
 }
 
-typedef struct {
-  const char *start; /* the runtime's object that begins */
-  const char *object, *script, *linked;
-  const Target *target;
-} LinkInputs;
-
-/* Twice: where in the file the image goes shows after the first time, and its address follows from that. */
-static bool link_aligned(Arena *a, const LinkInputs *p, File *code, Err *e)
-{
-  uint64_t address = image_address;
-
-  for (int i = 0; i < 2; i++) {
-    if (!link_program(a, p->start, p->object, p->script, address, p->linked, p->target, e) ||
-        !read_file(a, p->linked, code, e))
-      return false;
-    const Elf64_Phdr *image = image_segment(code, e);
-    if (!image)
-      return false;
-    address = image_address + image->p_offset % BLOCK_BYTES;
-  }
-  return true;
-}
-
 /* Stretches the image's segment, and drops the section headers, which would lie in the image's way. */
-static bool write_exe(Arena *a, OutFile *f, File *code, const Image *im, Err *e)
+static bool write_exe(Arena *a, OutFile *f, File *code, Elf64_Phdr *image, const Image *im)
 {
   Elf64_Ehdr *h = (Elf64_Ehdr *)code->bytes;
-  Elf64_Phdr *image = image_segment(code, e);
   Blocks blocks = begin_blocks(a, f);
 
-  if (!image)
-    return false;
   image->p_filesz = image->p_memsz = im->bytes;
   h->e_shoff = 0;
   h->e_shnum = h->e_shstrndx = 0;
@@ -495,13 +487,14 @@ bool package_exe(const char *path, const void *object, uint64_t object_bytes, co
   OutFile obj = {.fd = -1}, script = {.fd = -1}, linked = {.fd = -1}, out = {.fd = -1};
   const char *start = im->prog->module->graphs.data[0]->dense ? "mi_start_tensor.o" : "mi_start.o";
   File code = {0};
+  Elf64_Phdr *image;
   bool ok = file_begin(&out, &a, path, e) &&
             (out.temp || fail(e, "%s: cannot write: a program needs a regular file", path)) &&
             file_scratch(&obj, &a, path, e) && file_scratch(&script, &a, path, e) &&
             file_scratch(&linked, &a, path, e) && file_write(&script, layout_script, strlen(layout_script)) &&
             file_write(&obj, object, object_bytes) &&
-            link_aligned(&a, &(LinkInputs){start, obj.temp, script.temp, linked.temp, t}, &code, e) &&
-            write_exe(&a, &out, &code, im, e);
+            (image = link_aligned(&a, &(Link){start, obj.temp, script.temp, linked.temp, t}, &code, e)) &&
+            write_exe(&a, &out, &code, image, im);
 
   file_abandon(&obj);
   file_abandon(&script);
