@@ -18,15 +18,12 @@ static KVal mul(Kernel *k, KVal a, KVal b)
   return k_op2(k, K_mul, a, b);
 }
 
-/* What the next tile has where this one has `n` elements from `at` on: no cache keeps a context of all layers, and the
- * processor's own prefetching is late where each line is worked on for long. */
+/* What the next tile has where this one has `n` elements from `at` on: no cache keeps a context of all layers. Less than a line
+ * would be asked for again and again. */
 static void prefetch_next_tile(const Attention *a, uint16_t state, KVal at, int64_t n)
 {
-  enum { LINE = 64 };
-  int64_t line = LINE / kelem_info[a->elem].bytes;
-
-  for (int64_t off = 0; off < n / line * line; off += line)
-    k_prefetch(a->l->k, state, at, a->size * a->tile + off);
+  if (n * kelem_info[a->elem].bytes >= CACHE_LINE)
+    lower_prefetch(a->l, state, at, a->size * a->tile, n);
 }
 
 /* ---- scores */

@@ -36,9 +36,10 @@ KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g
   return code;
 }
 
-void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes)
+void lower_prefetch(Lower *l, uint16_t buf, KVal at, int64_t ahead, int64_t n)
 {
-  enum { LINE = 64 };
-  for (int64_t off = 0; off < bytes; off += LINE)
-    k_prefetch(l->k, w, at, PREFETCH_AHEAD + off);
+  int64_t line = CACHE_LINE / kelem_info[l->k->params.data[buf].elem].bytes;
+
+  for (int64_t off = 0; off < n; off += line)
+    k_prefetch(l->k, buf, at, ahead + off);
 }

@@ -115,18 +115,17 @@ static void float_columns(const Linear *c, const Floats *f, uint16_t x, KVal w_a
 /* What is streamed: of a token alone what comes soon; else a line of the next panels for each step and tile. */
 static void float_prefetch(const Linear *c, const Floats *f, KVal at, KVal j)
 {
-  enum { LINE = 64 };
   Kernel *k = c->l->k;
 
   if (linear_streams(c)) {
-    lower_prefetch(c->l, f->w, at, UNROLL * column_bytes(f));
+    lower_prefetch(c->l, f->w, at, PREFETCH_AHEAD, UNROLL * column_bytes(f));
     return;
   }
   if (!c->tiles)
     return;
   KVal next = idx_add(k, idx_mul(k, idx_add(k, c->panel, k_idx(k, c->abreast)), f->columns),
                       idx_mul(k, j, c->abreast));
-  KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), LINE);
+  KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), CACHE_LINE);
   k_prefetch(k, f->w, idx_add(k, idx_mul(k, next, column_bytes(f)), line), 0);
 }
 

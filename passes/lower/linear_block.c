@@ -375,7 +375,7 @@ static void each_group(const Linear *c, const Block *b, GroupFn *fn, Sums *s, vo
     linear_open(c, s, &inner);
   }
   if (linear_streams(c)) /* a few lines at a time: many at once wait for each other, and all else for them */
-    lower_prefetch(c->l, b->w, idx_add(k, at, idx_mul(k, j, bytes / groups)), bytes / groups);
+    lower_prefetch(c->l, b->w, idx_add(k, at, idx_mul(k, j, bytes / groups)), PREFETCH_AHEAD, bytes / groups);
   Group g = group_at(c, b, at, n, j);
   fn(c, b, &g, ctx);
   if (groups > 1)
@@ -519,12 +519,11 @@ static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
 /* Of the next panels a line for each run and tile: they come from memory while these are worked on. */
 static void prefetch_next(const Linear *c, const Block *b, KVal j)
 {
-  enum { LINE = 64 };
   Kernel *k = c->l->k;
   int64_t groups = dtype_info[b->dtype].block / QBLOCK, bytes = panel_offsets(b->dtype).block_bytes;
   KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
   KVal next = idx_mul(k, mul(k, idx_add(k, c->panel, k_idx(k, c->abreast)), blocks), bytes);
-  KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), LINE);
+  KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), CACHE_LINE);
 
   k_prefetch(k, b->w,
              idx_add(k, idx_add(k, next, line), idx_mul(k, j, c->abreast * bytes / groups / b->runs)), 0);

@@ -104,10 +104,10 @@ void lower_columns(Lower *l, int64_t n, LaneFn *fn, void *ctx);
  * the group's codes for the first of these rows start; see panel.h. */
 KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g, unsigned bytes);
 
-/* Hints that `bytes` of weights from `at` + PREFETCH_AHEAD on will be streamed: the processor's own prefetching does not keep
- * up where each line is worked on for long. */
-enum { PREFETCH_AHEAD = 3072 };
-void lower_prefetch(Lower *l, uint16_t w, KVal at, int64_t bytes);
+/* Hints that `n` elements of `buf` from `at` + `ahead` on will be read: the processor's own prefetching does not keep up where
+ * each line is worked on for long. PREFETCH_AHEAD: bytes, for weights that are streamed. */
+enum { CACHE_LINE = 64, PREFETCH_AHEAD = 3072 };
+void lower_prefetch(Lower *l, uint16_t buf, KVal at, int64_t ahead, int64_t n);
 
 /* ---- quantisation (quantize.c) */
 
