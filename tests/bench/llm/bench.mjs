@@ -217,7 +217,7 @@ async function benchModel(options, path) {
   }
   await theirs?.close();
   if (options.start && (program || theirs)) {
-    result.start = await measureStart(options, path, program, result.runs.at(-1)?.llamaSettings, ids);
+    result.start = await measureStart(options, path, program, result.runs.find((r) => r.threads === Math.max(...options.threads))?.llamaSettings, ids);
     console.log(startLine(result.start));
   }
   return result;
