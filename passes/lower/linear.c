@@ -4,7 +4,8 @@
  * of as many tokens as the target's registers hold. Lanes are rows, so there is never a horizontal sum. Each
  * result is summed over k in the same order whatever the tile, so one token alone (decode) and a tile of
  * tokens (prefill) give the same bits. Where registers hold one token only, decode's kernel is prefill's too.
- * Block types are in linear_block.c. Panels of theirs are unpacked once, for all tiles of a call.
+ * Block types are in linear_block.c. Panels of theirs are unpacked once, for all tiles of a call; long rows in strips, for each
+ * of which the tiles follow each other, with their sums in scratch.
  *
  * Several products with one input, combined by elementwise nodes (gate and up), share an iteration: the elementwise
  * nodes are the epilogue. A short one takes the sums from registers. Else the sums go through scratch, and the epilogue
@@ -16,14 +17,14 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { UNROLL = 4 };
+enum { UNROLL = 4, SAME_SETS = 8192 };
 
 static KVal mul(Kernel *k, KVal a, KVal b)
 {
   return k_op2(k, K_mul, a, b);
 }
 
-void linear_zero(const Linear *c, Sums *s)
+static void zero_sums(const Linear *c, Sums *s)
 {
   KVal zero = k_flt(c->l->k, c->lanes, 0.0);
   for (unsigned m = 0; m < c->tile; m++)
@@ -129,7 +130,7 @@ static void float_prefetch(const Linear *c, const Floats *f, KVal at, KVal j)
   k_prefetch(k, f->w, idx_add(k, idx_mul(k, next, column_bytes(f)), line), 0);
 }
 
-static void float_product(const Linear *c, const Floats *f, Val x, int64_t at, Sums *out)
+static void float_product(const Linear *c, const Floats *f, Val x, int64_t at, Sums *sums)
 {
   Kernel *k = c->l->k;
   uint16_t xp = lower_value(c->l, x, KA_READ);
@@ -140,17 +141,16 @@ static void float_product(const Linear *c, const Floats *f, Val x, int64_t at, S
   int64_t whole = f->columns / UNROLL * UNROLL;
   Sums carries;
 
-  linear_zero(c, out);
   KVal j = k_loop(k, k_idx(k, 0), k_idx(k, whole), UNROLL);
-  linear_open(c, out, &carries);
+  linear_open(c, sums, &carries);
   KVal w_at = column_at(c, f, at, j);
   float_prefetch(c, f, w_at, j);
-  float_columns(c, f, xp, w_at, idx_add(k, x0, j), stride, UNROLL, out);
-  linear_close(c, out, &carries);
+  float_columns(c, f, xp, w_at, idx_add(k, x0, j), stride, UNROLL, sums);
+  linear_close(c, sums, &carries);
   if (f->columns > whole) {
     j = k_idx(k, whole);
     float_columns(c, f, xp, column_at(c, f, at, j), idx_add(k, x0, j), stride, (unsigned)(f->columns - whole),
-                  out);
+                  sums);
   }
 }
 
@@ -206,6 +206,7 @@ static bool is_block(const Linear *c, const Operands *p)
   return graph_node(c->l->g, p->x)->type.dtype == DT_Q8A;
 }
 
+/* Added to the product's sums. */
 static void product(const Linear *c, uint32_t i)
 {
   Operands p = operands(c, i);
@@ -232,10 +233,11 @@ static void unpack(const Linear *c, uint32_t i)
     float_unpack(c, &f, c->unpacked[i]);
 }
 
-static int64_t unpacked_floats(const Linear *c, uint32_t i)
+/* What `columns` of a product take. */
+static int64_t unpacked_floats(const Linear *c, uint32_t i, int64_t columns)
 {
   Operands p = operands(c, i);
-  return is_block(c, &p) ? linear_unpacked_floats(c, p.w->dtype, p.w->dim[1]) : p.w->dim[1] * linear_rows(c);
+  return is_block(c, &p) ? linear_unpacked_floats(c, p.w->dtype, columns) : columns * linear_rows(c);
 }
 
 /* ---- epilogue */
@@ -370,16 +372,32 @@ static void epilogue_in_scratch(const Linear *c, KVal iteration, KVal end)
     quantise_tokens(c, iteration, end);
 }
 
-static void sums_to_scratch(const Linear *c, uint32_t product, KVal panel, KVal token)
+/* Where those of a tile start. */
+static KVal tile_at(const Linear *c, KVal panel, KVal token)
 {
   Kernel *k = c->l->k;
-  int64_t columns = c->panels * PANEL_ROWS;
-  KVal at = linear_rows_at(c, idx_add(k, idx_mul(k, panel, PANEL_ROWS), idx_mul(k, token, columns)), 1);
+  KVal at = idx_mul(k, token, c->panels * PANEL_ROWS);
+  return linear_rows_at(c, idx_add(k, idx_mul(k, panel, PANEL_ROWS), at), 1);
+}
 
+static int64_t tile_sum_at(const Linear *c, uint32_t product, unsigned m, unsigned i)
+{
+  return sums_at(c, product) + m * c->panels * PANEL_ROWS + i * c->lanes;
+}
+
+static void sums_to_scratch(const Linear *c, uint32_t product, KVal at)
+{
   for (unsigned m = 0; m < c->tile; m++)
     for (unsigned i = 0; i < c->vecs; i++)
-      k_store(k, linear_scratch(c), at, sums_at(c, product) + m * columns + i * c->lanes,
-              c->sums[product].v[m][i]);
+      k_store(c->l->k, linear_scratch(c), at, tile_sum_at(c, product, m, i), c->sums[product].v[m][i]);
+}
+
+static void sums_from_scratch(const Linear *c, uint32_t product, KVal at)
+{
+  for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned i = 0; i < c->vecs; i++)
+      c->sums[product].v[m][i] =
+          k_load(c->l->k, linear_vec(c, KE_f32, 1), linear_scratch(c), at, tile_sum_at(c, product, m, i));
 }
 
 /* ---- a part */
@@ -416,7 +434,7 @@ static void end_rows(const Linear *c)
 static bool through_scratch(const Linear *c)
 {
   bool is_long = c->tile > 1 && c->n > c->n_products + 1;
-  return quantised(c) || is_long;
+  return quantised(c) || is_long || c->strip;
 }
 
 /* The loop over tiles, if there is one. */
@@ -438,23 +456,60 @@ static void iteration_in_registers(Linear *c, KVal iteration)
     unpack(c, i);
   begin_tiles(c);
   begin_rows(c);
-  for (uint32_t i = 0; i < c->n_products; i++)
+  for (uint32_t i = 0; i < c->n_products; i++) {
+    zero_sums(c, &c->sums[i]);
     product(c, i);
+  }
   epilogue_in_registers(c);
   end_rows(c);
   end_tiles(c);
+}
+
+/* Sums of all tokens, in scratch. */
+static void zero_scratch(const Linear *c)
+{
+  Kernel *k = c->l->k;
+  int64_t columns = c->panels * PANEL_ROWS;
+
+  for (uint32_t i = 0; i < c->n_products; i++) {
+    KVal j = k_loop(k, k_idx(k, 0), idx_mul(k, c->tokens, columns), c->lanes);
+    k_store(k, linear_scratch(c), j, sums_at(c, i), k_flt(k, c->lanes, 0.0));
+    k_end(k, NULL, 0);
+  }
+}
+
+/* Strip after strip: what is unpacked stays in the first-level cache for all tiles, whose sums wait in scratch. */
+static void product_by_strips(Linear *c, uint32_t i, KVal panel)
+{
+  Kernel *k = c->l->k;
+
+  c->from = k_loop(k, k_idx(k, 0), c->groups, c->strip);
+  c->to = k_op2(k, K_min, idx_add(k, c->from, k_idx(k, c->strip)), c->groups);
+  unpack(c, i);
+  begin_tiles(c);
+  KVal at = tile_at(c, panel, c->token);
+  sums_from_scratch(c, i, at);
+  product(c, i);
+  sums_to_scratch(c, i, at);
+  end_tiles(c);
+  k_end(k, NULL, 0);
 }
 
 /* One product after the other, that what is unpacked stays in the cache. `panel`: the first that is abreast, from the
  * iteration's first on. */
 static void product_to_scratch(Linear *c, uint32_t i, KVal panel)
 {
+  if (c->strip) {
+    product_by_strips(c, i, panel);
+    return;
+  }
   unpack(c, i);
   if (!c->shared)
     begin_tiles(c);
   begin_rows(c);
+  zero_sums(c, &c->sums[i]);
   product(c, i);
-  sums_to_scratch(c, i, panel, c->shared ? k_idx(c->l->k, 0) : c->token);
+  sums_to_scratch(c, i, tile_at(c, panel, c->shared ? k_idx(c->l->k, 0) : c->token));
   end_rows(c);
   if (!c->shared)
     end_tiles(c);
@@ -466,6 +521,8 @@ static void iteration_in_scratch(Linear *c, KVal iteration)
   bool loop = c->panels > c->abreast;
 
   KVal zero = k_idx(k, 0);
+  if (c->strip)
+    zero_scratch(c);
   if (c->shared)
     begin_tiles(c);
   KVal token = c->token, panel = loop ? k_loop(k, zero, k_idx(k, c->panels), c->abreast) : zero;
@@ -515,7 +572,8 @@ static bool floats_unpack(const Linear *c)
 {
   for (uint32_t i = 0; i < c->n_products; i++)
     if (operands(c, i).w->dtype == DT_F32 ||
-        (uint64_t)unpacked_floats(c, i) * sizeof(float) > c->l->target->l2_bytes / 2)
+        (uint64_t)unpacked_floats(c, i, operands(c, i).w->dim[1]) * sizeof(float) >
+            c->l->target->l2_bytes / 2)
       return false;
   return true;
 }
@@ -528,13 +586,34 @@ static unsigned panels_abreast(const Linear *c, int64_t tokens, int64_t rows, bo
   return c->vecs == 1 && tokens > least && rows % (2 * PANEL_ROWS) == 0 ? 2 : 1;
 }
 
+/* As many groups as the first-level cache has place for when they are unpacked, in strips of one size; 0: it has place for whole
+ * rows. Floats gain nothing: a multiply-add for each of theirs is work enough to hide the second level. Nor do activations whose
+ * rows are so many bytes that all tokens' strips fall into a few sets of the second-level cache. */
+static int64_t strip_of(const Linear *c, bool block)
+{
+  int64_t columns = operands(c, 0).w->dim[1], groups = columns / QBLOCK, bytes = 0, align = 1;
+
+  if (!block || !c->unpack || columns % SAME_SETS == 0)
+    return 0;
+  for (uint32_t i = 0; i < c->n_products; i++)
+    align = max64(align, dtype_info[operands(c, i).w->dtype].block / QBLOCK);
+  for (uint32_t i = 0; i < c->n_products; i++)
+    bytes = max64(bytes, unpacked_floats(c, i, align * QBLOCK) * (int64_t)sizeof(float));
+  int64_t most = max64(c->l->target->l1_bytes / bytes, 1) * align;
+  if (groups <= most)
+    return 0;
+  int64_t strips = (groups + most - 1) / most;
+  return (int64_t)round_up((uint64_t)((groups + strips - 1) / strips), (uint64_t)align);
+}
+
 /* Where each product is unpacked to. Those that follow each other use the same place. */
 static void place_unpacked(Linear *c)
 {
   int64_t end = c->scratch_floats;
 
   for (uint32_t i = 0; i < c->n_products && c->unpack; i++) {
-    int64_t floats = unpacked_floats(c, i);
+    int64_t columns = c->strip ? c->strip * QBLOCK : operands(c, i).w->dim[1];
+    int64_t floats = unpacked_floats(c, i, columns);
     c->unpacked[i] = through_scratch(c) ? c->scratch_floats : end;
     end = max64(end, c->unpacked[i] + floats);
   }
@@ -561,12 +640,17 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   if (c.shared && c.vecs == MAX_VEC) /* nor do they hold a panel well: half of it at once, in half the code */
     c.vecs /= 2;
   KVal iteration = k_grid(l->k);
-  c.groups = k_idx(l->k, type_last(x) / QBLOCK);
+  c.from = k_idx(l->k, 0);
+  c.groups = c.to = k_idx(l->k, type_last(x) / QBLOCK);
   c.stride = k_idx(l->k, y->rank > 1 ? lower_stride(y) : 0);
+  for (uint32_t i = 0; i < c.n_products;
+       i++) /* first in all kernels of a product: they share lists of buffers */
+    (void)panels(&c, operands(&c, i).weight);
   c.token = k_idx(l->k, 0);
   c.tiles = tokens > (int64_t)c.tile || c.shared;
   c.tokens = all ? k_arg(l->k, 1) : k_idx(l->k, tokens);
   c.unpack = c.tiles && !c.shared && (block ? tokens_in_registers(&c, block) > 1 : floats_unpack(&c));
+  c.strip = strip_of(&c, block);
   c.scratch_tokens = c.shared ? c.tile : tokens;
   c.scratch_floats = through_scratch(&c) ? sums_at(&c, c.n_products) : 0;
   place_unpacked(&c);

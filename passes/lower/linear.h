@@ -18,6 +18,7 @@ typedef struct {
   KVal panel;                /* idx: of the matrix */
   KVal row;                  /* idx: first row within the panel; 0: all rows at once */
   KVal groups;               /* idx: of 32 columns, in a row of the input */
+  KVal from, to;             /* idx: groups that are multiplied now: all, or those of a strip */
   KVal stride;               /* idx: of the results */
   KVal tokens;               /* idx: of the call */
   KVal token;                /* idx: first token of the tile */
@@ -27,6 +28,7 @@ typedef struct {
   bool tiles;                /* there is a loop over them */
   bool shared;               /* decode and prefill have one kernel */
   bool unpack;               /* codes are unpacked to scratch, for all tiles */
+  int64_t strip;             /* groups that are unpacked at a time, for all tiles; 0: a whole row */
   unsigned lanes, vecs;      /* f32 lanes of a vector; vectors of a tile's rows */
   Val product[MAX_PRODUCTS]; /* the linear nodes, and their sums */
   Sums *sums;
@@ -65,19 +67,17 @@ static inline KVal linear_rows_at(const Linear *c, KVal at, int64_t bytes_each)
   return c->row ? idx_add(k, at, idx_mul(k, c->row, bytes_each)) : at;
 }
 
-void linear_zero(const Linear *c, Sums *s);
-
 /* For a loop's start and end: every sum is a carry in it, `carries`, and has the carry's last value after it. NULL: no sums. */
 void linear_open(const Linear *c, Sums *s, Sums *carries);
 void linear_close(const Linear *c, Sums *s, const Sums *carries);
 
-/* linear_block.c: the product of 8-bit activations and a panel of a block type */
-void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out);
+/* linear_block.c: the product of 8-bit activations and a panel of a block type, added to `sums` */
+void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *sums);
 
-/* The same in two steps: all codes of the panels that are abreast unpacked to scratch from float `at` on, then for each tile
- * the product. */
+/* The same in two steps: the codes from .. to of the panels that are abreast unpacked to scratch from float `at` on, then for
+ * each tile their product. */
 int64_t linear_unpacked_floats(const Linear *c, DType t, int64_t columns);
 void linear_unpack(const Linear *c, uint16_t w, DType t, int64_t at);
-void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *out);
+void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *sums);
 
 #endif

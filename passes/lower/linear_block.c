@@ -358,16 +358,21 @@ static Group group_at(const Linear *c, const Block *b, KVal at, KVal block, KVal
   return g;
 }
 
-/* Each group of a panel. `s`: sums that are carried through, or NULL. */
+static KVal in_blocks(const Linear *c, KVal n, int64_t groups)
+{
+  return groups == 1 ? n : k_op2(c->l->k, K_div, n, k_idx(c->l->k, groups));
+}
+
+/* Each group of a panel from .. to. `s`: sums that are carried through, or NULL. */
 static void each_group(const Linear *c, const Block *b, GroupFn *fn, Sums *s, void *ctx)
 {
   Kernel *k = c->l->k;
   int64_t bytes = panel_offsets(b->dtype).block_bytes, groups = dtype_info[b->dtype].block / QBLOCK;
-  KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
+  KVal blocks = in_blocks(c, c->groups, groups);
   KVal zero = k_idx(k, 0), first = idx_mul(k, mul(k, c->panel, blocks), bytes), j = zero;
   Sums outer, inner;
 
-  KVal n = k_loop(k, zero, blocks, 1);
+  KVal n = k_loop(k, in_blocks(c, c->from, groups), in_blocks(c, c->to, groups), 1);
   linear_open(c, s, &outer);
   KVal at = idx_add(k, first, idx_mul(k, n, bytes));
   if (groups > 1) {
@@ -399,14 +404,13 @@ static void group_sums(const Linear *c, const Block *b, Group *g, void *ctx)
   add_minima(c, b, &g->run[b->runs - 1], ctx);
 }
 
-void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *out)
+void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *sums)
 {
   Block b = block_of(c, t);
 
   b.w = w;
   b.act = lower_q8a_value(c->l, x, KA_READ);
-  linear_zero(c, out);
-  each_group(c, &b, group_sums, out, out);
+  each_group(c, &b, group_sums, sums, sums);
 }
 
 /* ---- a panel unpacked: for each run its codes, scales, minima */
@@ -473,7 +477,8 @@ static void unpack_run(const Linear *c, const Block *b, const Run *r, KVal at)
 static void unpack_group(const Linear *c, const Block *b, Group *g, void *ctx)
 {
   Kernel *k = c->l->k;
-  KVal at = idx_add(k, *(const KVal *)ctx, idx_mul(k, g->index, b->runs * run_floats(c, b)));
+  KVal nth = k_op2(k, K_sub, g->index, c->from);
+  KVal at = idx_add(k, *(const KVal *)ctx, idx_mul(k, nth, b->runs * run_floats(c, b)));
 
   for (unsigned h = 0; h < b->runs; h++) {
     g->run[h].first = h * FOURS / b->runs;
@@ -503,9 +508,10 @@ static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
   int64_t scales = run_scales(c, b);
   KVal row = mul(k, c->token, c->groups);
   KVal group = b->runs == 1 ? j : k_op2(k, K_div, j, k_idx(k, b->runs));
+  KVal nth = k_op2(k, K_sub, j, idx_mul(k, c->from, b->runs));
   Run r = {.run = idx_add(k, idx_mul(k, row, b->runs), j),
            .group = idx_add(k, row, group),
-           .codes = idx_add(k, k_idx(k, at), idx_mul(k, j, run_floats(c, b)))};
+           .codes = idx_add(k, k_idx(k, at), idx_mul(k, nth, run_floats(c, b)))};
 
   r.column = idx_mul(k, r.run, QBLOCK / b->runs);
   for (unsigned i = 0; i < c->vecs; i++) {
@@ -521,15 +527,27 @@ static void prefetch_next(const Linear *c, const Block *b, KVal j)
 {
   Kernel *k = c->l->k;
   int64_t groups = dtype_info[b->dtype].block / QBLOCK, bytes = panel_offsets(b->dtype).block_bytes;
-  KVal blocks = groups == 1 ? c->groups : k_op2(k, K_div, c->groups, k_idx(k, groups));
-  KVal next = idx_mul(k, mul(k, idx_add(k, c->panel, k_idx(k, c->abreast)), blocks), bytes);
+  KVal panel = idx_add(k, c->panel, k_idx(k, c->abreast));
+  KVal next = idx_mul(k, mul(k, panel, in_blocks(c, c->groups, groups)), bytes);
   KVal line = idx_mul(k, k_op2(k, K_div, c->token, k_idx(k, c->tile)), CACHE_LINE);
 
   k_prefetch(k, b->w,
              idx_add(k, idx_add(k, next, line), idx_mul(k, j, c->abreast * bytes / groups / b->runs)), 0);
 }
 
-void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *out)
+/* The next tile's activations, where all tiles' are more than the second-level cache has: the rows of a strip are too short for
+ * the processor to see them coming. */
+static void prefetch_activations(const Linear *c, const Block *b, const Run *r)
+{
+  bool wide = b->act16 != Q8A_NOT_WIDE;
+
+  if (!c->strip || c->l->g->tokens * b->act.columns * (wide ? 2 : 1) <= c->l->target->l2_bytes)
+    return;
+  for (unsigned m = 0; m < c->tile; m++)
+    k_prefetch(c->l->k, wide ? b->act16 : b->act.q, r->column, (c->tile + m) * b->act.columns);
+}
+
+void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Sums *sums)
 {
   Kernel *k = c->l->k;
   Block b = unpacked_block(c, t);
@@ -539,12 +557,12 @@ void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Su
   b.unpacked = true;
   b.act = lower_q8a_value(c->l, x, KA_READ);
   b.act16 = b.words > 1 && lower_is_wide(c->l, x) ? lower_wide_codes(c->l, x, KA_READ) : Q8A_NOT_WIDE;
-  linear_zero(c, out);
-  KVal j = k_loop(k, k_idx(k, 0), idx_mul(k, c->groups, b.runs), 1);
-  linear_open(c, out, &carries);
+  KVal j = k_loop(k, idx_mul(k, c->from, b.runs), idx_mul(k, c->to, b.runs), 1);
+  linear_open(c, sums, &carries);
   prefetch_next(c, &b, j);
   Run r = unpacked_run(c, &b, j, at);
-  run_sums(c, &b, &r, out);
-  add_minima(c, &b, &r, out);
-  linear_close(c, out, &carries);
+  prefetch_activations(c, &b, &r);
+  run_sums(c, &b, &r, sums);
+  add_minima(c, &b, &r, sums);
+  linear_close(c, sums, &carries);
 }

@@ -179,10 +179,11 @@ static Array oracle_logits(Arena *a, const Module *m, const Graph *decode, Array
   return out[0];
 }
 
-static void compare_decoder(uint64_t seed, int dtype, const char *cpu, ExecWay way)
+static void compare_decoder(uint64_t seed, int dtype, bool long_rows, const char *cpu, ExecWay way)
 {
   Arena a = {0};
-  Module *m = gen_decoder(&a, &(DecoderOptions){.seed = seed, .prefill_tokens = TILE, .weights = dtype});
+  Module *m = gen_decoder(
+      &a, &(DecoderOptions){.seed = seed, .prefill_tokens = TILE, .weights = dtype, .long_rows = long_rows});
   Rng rng = {seed};
   Array *states = gen_states(&a, &rng, m);
 
@@ -224,7 +225,16 @@ static void decoders(const char *cpu, ExecWay way, uint64_t seeds)
   for (uint64_t seed = 1; seed <= seeds; seed++)
     for (int t = -1; t < DT_COUNT; t++)
       if (t < 0 || t == DT_F32 || t == DT_F16 || t == DT_BF16 || dtype_info[t].kind == DK_BLOCK)
-        compare_decoder(seed * 100 + (uint64_t)(t + 1), t, cpu, way);
+        compare_decoder(seed * 100 + (uint64_t)(t + 1), t, false, cpu, way);
+}
+
+/* Rows that are unpacked strip by strip, the last one shorter: runs of 32 and of 16, with and without minima, codes in 8 and,
+ * where a target wants it, in 16 bits. */
+static void long_rows(const char *cpu, ExecWay way)
+{
+  static const DType types[] = {DT_Q4_0, DT_Q4_1, DT_Q8_0, DT_Q4_K, DT_Q6_K};
+  for (size_t i = 0; i < COUNT(types); i++)
+    compare_decoder(1 + i, types[i], true, cpu, way);
 }
 
 #if MICC_HAVE_LLVM
@@ -246,12 +256,25 @@ Test(lower, decoders_in_llvm_native)
 {
   decoders("native", EXEC_LLVM, 2);
 }
+
+Test(lower, long_rows_in_llvm)
+{
+  Err e = {0};
+  long_rows("native", EXEC_LLVM);
+  if (target_find("x86-64-v3", &e)->runs_here())
+    long_rows("x86-64-v3", EXEC_LLVM);
+}
 #endif
 
 #if MICC_HAVE_TCC
 Test(lower, decoders_in_c)
 {
   decoders("c", EXEC_TCC, 1);
+}
+
+Test(lower, long_rows_in_c)
+{
+  long_rows("c", EXEC_TCC);
 }
 #endif
 

@@ -32,6 +32,7 @@ typedef struct {
   int weights;             /* DType of all matrices; -1: a random one each */
   uint32_t context;        /* 0: a short one; else two layers, so that prompts have attention */
   bool wide;               /* rows of whole 256s, as K types need; implied by them */
+  bool long_rows;          /* whose unpacked codes no first-level cache has place for */
 } DecoderOptions;
 Module *gen_decoder(Arena *a, const DecoderOptions *opt);
 
