@@ -26,7 +26,7 @@ static const char usage[] =
     "  --cpu=NAME,...    levels that the program has kernels for, rising; it takes the best as it starts\n"
     "                    (default: x86-64-v2,x86-64-v3,x86-64-v4+vnni), or native; see micc targets\n"
     "  -c, --context=N   capacity in tokens (default: the model's own limit, at most 4096)\n"
-    "  --prefill=N       tokens in a tile of the prompt (default 192; 0: none, token by token)\n"
+    "  --prefill=N       tokens in a tile of the prompt (default 264; 0: none, token by token)\n"
     "  -O0 .. -O3        effort of LLVM (default 2)\n"
     "  --shape=NAME=1x3  dimensions of an ONNX input, or --shape=N=1 of a symbolic dimension\n"
     "  --fix=NAME=1,2    an ONNX input that is constant in the program\n"
@@ -515,7 +515,7 @@ static int command(Options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-  Options o = {.cpu = NULL, .opt_level = 2, .prefill_tokens = 192, .kv = -1};
+  Options o = {.cpu = NULL, .opt_level = 2, .prefill_tokens = 264, .kv = -1};
 
   fill_standard_files();
   catch_signals();
