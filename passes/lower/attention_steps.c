@@ -2,6 +2,8 @@
  * running numbers, the result. And the walk over tiles. See attention.h. */
 #include "passes/lower/attention.h"
 
+#include <assert.h>
+
 int64_t attention_probs_at(const Attention *a, unsigned query)
 {
   return query * a->tile;
@@ -311,11 +313,24 @@ static KVal quant_vector(void *ctx, KVal j, int64_t off)
 }
 
 /* Heads are whole blocks. */
-static void quantise(Query *q, KVal block)
+static void quantise(Query *q, KVal block, int64_t heads)
 {
   const Attention *a = q->a;
   Q8a to = lower_q8a_value(a->l, a->quantised, KA_WRITE);
-  lower_quant_row(a->l, &to, block, a->size / QBLOCK, quant_vector, q);
+  lower_quant_row(a->l, &to, block, heads * a->size / QBLOCK, quant_vector, q);
+}
+
+/* Where a head has fewer blocks than go together: all heads of a token, which lie side by side. */
+static void quantise_tokens(const Attention *a, KVal queries)
+{
+  Kernel *k = a->l->k;
+  int64_t heads = a->together / a->tokens;
+  KVal t = k_loop(k, k_idx(k, 0), k_op2(k, K_div, queries, k_idx(k, heads)), 1);
+  Query q = {.a = a, .acc = idx_mul(k, t, heads * acc_stride(a))};
+
+  assert(acc_stride(a) == a->size);
+  quantise(&q, idx_add(k, a->block, idx_mul(k, t, a->heads * a->size / QBLOCK)), heads);
+  k_end(k, NULL, 0);
 }
 
 /* From a query's number to a multiple of that: heads of a token follow each other by `step`, tokens by `stride`. */
@@ -332,6 +347,7 @@ static KVal place_of(const Attention *a, KVal first, KVal query, int64_t step, i
 void attention_finish(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
+  bool whole = a->size / QBLOCK % lower_quant_most(a->l) == 0;
   KVal h = k_loop(k, k_idx(k, 0), queries, 1);
   Query q = {.a = a, .acc = idx_mul(k, h, acc_stride(a))};
 
@@ -339,7 +355,9 @@ void attention_finish(const Attention *a, KVal queries)
   q.inverse = k_op2(k, K_div, k_flt(k, 1, 1.0), sum);
   q.y = place_of(a, a->q_at, h, a->size, a->stride);
   lower_columns(a->l, a->size, finish_columns, &q);
-  if (a->quantised)
-    quantise(&q, place_of(a, a->block, h, a->size / QBLOCK, a->heads * a->size / QBLOCK));
+  if (a->quantised && whole)
+    quantise(&q, place_of(a, a->block, h, a->size / QBLOCK, a->heads * a->size / QBLOCK), 1);
   k_end(k, NULL, 0);
+  if (a->quantised && !whole)
+    quantise_tokens(a, queries);
 }
