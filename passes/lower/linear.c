@@ -586,9 +586,10 @@ static unsigned panels_abreast(const Linear *c, int64_t tokens, int64_t rows, bo
   return c->vecs == 1 && tokens > least && rows % (2 * PANEL_ROWS) == 0 ? 2 : 1;
 }
 
-/* As many groups as the first-level cache has place for when they are unpacked, in strips of one size; 0: it has place for whole
- * rows. Floats gain nothing: a multiply-add for each of theirs is work enough to hide the second level. Nor do activations whose
- * rows are so many bytes that all tokens' strips fall into a few sets of the second-level cache. */
+/* As many groups as the first-level cache has place for when they are unpacked, in strips of one size; 0: whole rows, if they are at
+ * most half as long again, which the second level gives nearly as fast, without a detour of the sums. Floats gain nothing: a
+ * multiply-add for each of theirs is work enough to hide the second level. Nor do activations whose rows are so many bytes that
+ * all tokens' strips fall into a few sets of the second-level cache. */
 static int64_t strip_of(const Linear *c, bool block)
 {
   int64_t columns = operands(c, 0).w->dim[1], groups = columns / QBLOCK, bytes = 0, align = 1;
@@ -600,7 +601,7 @@ static int64_t strip_of(const Linear *c, bool block)
   for (uint32_t i = 0; i < c->n_products; i++)
     bytes = max64(bytes, unpacked_floats(c, i, align * QBLOCK) * (int64_t)sizeof(float));
   int64_t most = max64(c->l->target->l1_bytes / bytes, 1) * align;
-  if (groups <= most)
+  if (groups <= most + most / 2)
     return 0;
   int64_t strips = (groups + most - 1) / most;
   return (int64_t)round_up((uint64_t)((groups + strips - 1) / strips), (uint64_t)align);

@@ -304,7 +304,7 @@ static void gen_hyper(Gen *g, Hyper *h, Family *f)
         PART_attention, PART_gated, kv * group, kv, 0, chance(g, 3) ? g->opt->context / 4 + 7 : 0, 0};
     h->layer[i].ff_width = wide ? 512 : PICK(g, 32, 96, 160);
     if (g->opt->long_rows)
-      h->layer[i].ff_width = wide ? 2304 : 2080;
+      h->layer[i].ff_width = wide ? 3328 : 3104;
     h->layer[i].rope = h->layer[i].window ? 1 : 0;
     if ((uint64_t)h->layer[i].n_head * head_size % 32) /* rows of the output product are blocks */
       h->layer[i].n_head *= 4;
