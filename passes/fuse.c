@@ -31,7 +31,7 @@ typedef struct {
   uint32_t *ready;     /* per node: the launch after which it is there; 0: from the start */
 } Fuse;
 
-enum { MAX_PART_NODES = 24, Q8A_ARRAYS = 6 /* with wide codes */ };
+enum { MAX_PART_NODES = 24 };
 
 static Kind kind_of(const Graph *g, Val v)
 {

@@ -312,52 +312,43 @@ static KVal quant_vector(void *ctx, KVal j, int64_t off)
                 attention_acc_at(a, 0) + off);
 }
 
-/* Heads are whole blocks. */
-static void quantise(Query *q, KVal block, int64_t heads)
-{
-  const Attention *a = q->a;
-  Q8a to = lower_q8a_value(a->l, a->quantised, KA_WRITE);
-  lower_quant_row(a->l, &to, block, heads * a->size / QBLOCK, quant_vector, q);
-}
-
-/* Where a head has fewer blocks than go together: all heads of a token, which lie side by side. */
-static void quantise_tokens(const Attention *a, KVal queries)
+/* Heads are whole blocks, and those of a token lie side by side: more blocks at once than one head may have. */
+static void quantise(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
-  int64_t heads = a->together / a->tokens;
+  int64_t heads = a->together / a->tokens, blocks = a->size / QBLOCK;
+  Q8a to = lower_q8a_value(a->l, a->quantised, KA_WRITE);
   KVal t = k_loop(k, k_idx(k, 0), k_op2(k, K_div, queries, k_idx(k, heads)), 1);
   Query q = {.a = a, .acc = idx_mul(k, t, heads * acc_stride(a))};
 
   assert(acc_stride(a) == a->size);
-  quantise(&q, idx_add(k, a->block, idx_mul(k, t, a->heads * a->size / QBLOCK)), heads);
+  lower_quant_row(a->l, &to, idx_add(k, a->block, idx_mul(k, t, a->heads * blocks)), heads * blocks,
+                  quant_vector, &q);
   k_end(k, NULL, 0);
 }
 
-/* From a query's number to a multiple of that: heads of a token follow each other by `step`, tokens by `stride`. */
-static KVal place_of(const Attention *a, KVal first, KVal query, int64_t step, int64_t stride)
+/* Element of a query's result: heads of a token follow each other, tokens by the stride. */
+static KVal result_at(const Attention *a, KVal query)
 {
   Kernel *k = a->l->k;
-  KVal at = idx_add(k, first, idx_mul(k, query, step));
+  KVal at = idx_add(k, a->q_at, idx_mul(k, query, a->size));
 
   if (a->tokens == 1)
     return at;
-  return idx_add(k, at, idx_mul(k, token_of(a, query), stride - step * (a->together / a->tokens)));
+  return idx_add(k, at, idx_mul(k, token_of(a, query), a->stride - a->size * (a->together / a->tokens)));
 }
 
 void attention_finish(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
-  bool whole = a->size / QBLOCK % lower_quant_most(a->l) == 0;
   KVal h = k_loop(k, k_idx(k, 0), queries, 1);
   Query q = {.a = a, .acc = idx_mul(k, h, acc_stride(a))};
 
   KVal sum = k_load(k, ktype(KE_f32, 1), a->scratch, h, attention_number_at(a, NUM_SUM));
   q.inverse = k_op2(k, K_div, k_flt(k, 1, 1.0), sum);
-  q.y = place_of(a, a->q_at, h, a->size, a->stride);
+  q.y = result_at(a, h);
   lower_columns(a->l, a->size, finish_columns, &q);
-  if (a->quantised && whole)
-    quantise(&q, place_of(a, a->block, h, a->size / QBLOCK, a->heads * a->size / QBLOCK), 1);
   k_end(k, NULL, 0);
-  if (a->quantised && !whole)
-    quantise_tokens(a, queries);
+  if (a->quantised)
+    quantise(a, queries);
 }

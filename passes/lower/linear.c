@@ -644,8 +644,8 @@ bool lower_linear(Lower *l, const Val *nodes, uint32_t n)
   c.from = k_idx(l->k, 0);
   c.groups = c.to = k_idx(l->k, type_last(x) / QBLOCK);
   c.stride = k_idx(l->k, y->rank > 1 ? lower_stride(y) : 0);
-  for (uint32_t i = 0; i < c.n_products;
-       i++) /* first in all kernels of a product: they share lists of buffers */
+  /* first in all kernels of a product: they share lists of buffers */
+  for (uint32_t i = 0; i < c.n_products; i++)
     (void)panels(&c, operands(&c, i).weight);
   c.token = k_idx(l->k, 0);
   c.tiles = tokens > (int64_t)c.tile || c.shared;

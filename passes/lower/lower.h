@@ -121,7 +121,7 @@ typedef struct {
   uint16_t wide; /* if it is written: codes in 16 bits too, or Q8A_NOT_WIDE */
   int64_t columns;
 } Q8a;
-enum { Q8A_NOT_WIDE = UINT16_MAX };
+enum { Q8A_ARRAYS = 6, Q8A_NOT_WIDE = UINT16_MAX };
 
 /* Integer sums start with the bits of SUM_BIAS where the target has fma, so that they are floats without conversion:
  * the bias and the sum, exactly. Codes that mean zero count as QZERO: start - QZERO * (sum of the activations) is stored. */

@@ -263,6 +263,14 @@ Test(lower, long_rows_in_llvm)
   long_rows("native", EXEC_LLVM);
   if (target_find("x86-64-v3", &e)->runs_here())
     long_rows("x86-64-v3", EXEC_LLVM);
+  else
+    puts("skipped: x86-64-v3, this machine lacks it");
+}
+
+/* As a machine without AVX-512 tests it: two panels abreast. */
+Test(lower, long_rows_interpreted)
+{
+  compare_decoder(1, DT_Q4_0, true, "cascadelake", EXEC_EVAL);
 }
 #endif
 
