@@ -266,13 +266,13 @@ Test(lower, long_rows_in_llvm)
   else
     puts("skipped: x86-64-v3, this machine lacks it");
 }
+#endif
 
 /* As a machine without AVX-512 tests it: two panels abreast. */
 Test(lower, long_rows_interpreted)
 {
   compare_decoder(1, DT_Q4_0, true, "cascadelake", EXEC_EVAL);
 }
-#endif
 
 #if MICC_HAVE_TCC
 Test(lower, decoders_in_c)
