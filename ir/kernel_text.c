@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 enum {
-  MAX_PARAMS = 16,     /* as many as a launch can bind */
+  MAX_PARAMS = 24,     /* as many as a launch can bind */
   MAX_NUMBER = 1 << 20 /* of a value in the text */
 };
 

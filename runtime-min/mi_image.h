@@ -26,7 +26,7 @@ enum { MI_PAGE = 4096, MI_ALIGN = 64 };
 typedef void MiKernel(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi);
 
 enum { MI_SPACE_WEIGHTS, MI_SPACE_ARENA, MI_SPACE_STATE, MI_SPACE_SCRATCH, MI_SPACE_COUNT };
-enum { MI_MAX_PARAMS = 16, MI_CONSTANTS = 7 };
+enum { MI_MAX_PARAMS = 24, MI_CONSTANTS = 7 };
 
 /* What a kernel's parameter points to, as one number: the space in the top two bits, below it the offset there
  * in units of MI_ALIGN bytes. */

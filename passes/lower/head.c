@@ -128,7 +128,7 @@ static void high_kernel(const Head *h)
   uint16_t w = lower_param(l, h->weights, 0, KE_u8, KA_READ, "w"),
            q = lower_param(l, h->act, 0, KE_i8, KA_READ, "q"),
            scale = lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
-           start = lower_param(l, h->act, h->q.start, KE_i32, KA_READ, "qstart"),
+           start = lower_param(l, h->act, h->q.start[0], KE_i32, KA_READ, "qstart"),
            norms = floats(h, h->norms, KA_READ, "norms"), high = floats(h, h->high, KA_WRITE, "high"),
            upper = floats(h, h->upper, KA_WRITE, "upper"), best = floats(h, h->best, KA_WRITE, "best");
   KType one = ktype(KE_f32, 1), vec = ktype(KE_f32, lanes);
@@ -307,7 +307,7 @@ bool lower_head(Lower *l, Val v)
   h.panels = (w->type.dim[0] + PANEL_ROWS - 1) / PANEL_ROWS;
   h.weights = lower_weight(l, w->attr.index, LAYOUT_PLANES);
   h.act = lower_place(l, x)->buffer;
-  h.q = lower_q8a(1, h.columns);
+  h.q = lower_q8a(l, 1, h.columns);
   h.norms = work_buffer(&h, "head.norms", h.blocks);
   h.halves = work_buffer(&h, "head.halves", h.columns / 4);
   h.high = work_buffer(&h, "head.high", h.panels * PANEL_ROWS);

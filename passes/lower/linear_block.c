@@ -125,14 +125,20 @@ static KVal start_sum(const Linear *c, const Block *b, const Run *r, unsigned m)
 {
   Kernel *k = c->l->k;
   KType i32 = linear_vec(c, KE_i32, 1);
+  const Zeros *z = &c->l->zeros;
+  bool halves = b->runs > 1;
   int zero = zero_code(b->dtype) << b->shift, down = 0;
   int64_t bias = lower_sum_bias(c->l->target), off = (int64_t)m * b->act.columns / QBLOCK * b->runs;
+  unsigned i = 0;
 
   if (!zero)
     return k_int(k, i32, bias);
-  while (zero << down < QZERO)
+  while (i < z->n && zero != 1 << z->bits[i])
+    i++;
+  i = i < z->n ? i : 0;
+  while (zero << down < 1 << (halves ? lower_half_zero(c->l->target) : z->bits[i]))
     down++;
-  uint16_t stored = b->runs == 1 ? b->act.start : b->act.start16;
+  uint16_t stored = halves ? b->act.start16 : b->act.start[i];
   KVal s = k_splat(k, i32, k_load(k, ktype(KE_i32, 1), stored, r->run, off));
   return down ? add(k, k_shift(k, K_shr, s, down), k_int(k, i32, bias - (bias >> down))) : s;
 }

@@ -42,16 +42,16 @@ Val lower_base(const Lower *l, Val v)
   return v;
 }
 
-Q8aLayout lower_q8a(int64_t rows, int64_t columns)
+Q8aLayout lower_q8a(const Lower *l, int64_t rows, int64_t columns)
 {
-  uint64_t n = (uint64_t)rows * (uint64_t)columns;
-  Q8aLayout q;
+  uint64_t n = (uint64_t)rows * (uint64_t)columns, array = round_up(n / QBLOCK * 4, 64);
+  Q8aLayout q = {.scale = round_up(n, 64)};
 
-  q.scale = round_up(n, 64);
-  q.start = q.scale + round_up(n / QBLOCK * 4, 64);
-  q.start16 = q.start + round_up(n / QBLOCK * 4, 64);
-  q.ssum = q.start16 + round_up(n / (QBLOCK / 2) * 4, 64);
-  q.bytes = q.ssum + round_up(n / QBLOCK * 4, 64);
+  q.ssum = q.scale + array;
+  q.start16 = q.ssum + array;
+  q.bytes = q.start16 + round_up(n / (QBLOCK / 2) * 4, 64);
+  for (unsigned i = 0; i < l->zeros.n; i++, q.bytes += array)
+    q.start[i] = q.bytes;
   return q;
 }
 
@@ -111,7 +111,7 @@ static void place_computed(Lower *l, Val v)
   Place *p = &l->place[v];
 
   if (n->type.dtype == DT_Q8A) {
-    uint64_t bytes = lower_q8a(type_rows(&n->type), type_last(&n->type)).bytes;
+    uint64_t bytes = lower_q8a(l, type_rows(&n->type), type_last(&n->type)).bytes;
     if (lower_is_wide(l, v))
       bytes += (uint64_t)type_count(&n->type) * sizeof(int16_t);
     *p = (Place){PLACE_Q8A, arena_buffer(l, v, bytes), type_last(&n->type)};
@@ -596,6 +596,7 @@ bool pass_lower(const Module *m, const Target *target, const PassOptions *o, Pro
   l.state_buffer = NEW_ARRAY(m->arena, uint32_t, m->states.len);
   l.state_is_keys = NEW_ARRAY(m->arena, uint8_t, m->states.len);
   l.weight_planes = NEW_ARRAY(m->arena, uint8_t, m->weights.len);
+  l.zeros = lower_zeros(m);
   if (!o->whole_head)
     find_heads(&l, m);
   l.rope_buffer = NEW_ARRAY(m->arena, uint32_t, m->ropes.len);

@@ -2,7 +2,7 @@
  *
  * Arena values are f32, row-major; the stride of the first dimension is rounded up to 16 elements, so that
  * vector code may touch whole panels. What lies in the padding is never used.
- * A q8a value of K columns has five arrays: codes, scales, what sums of 32 and of 16 start with, scale * sum of 32. */
+ * A q8a value of K columns has arrays of codes, of scales, of what sums of 32 and of 16 start with, and of scale * sum of 32. */
 #ifndef MICC_LOWER_H
 #define MICC_LOWER_H
 
@@ -28,9 +28,17 @@ typedef struct {
   int64_t stride; /* elements from one index of the first dimension to the next */
 } Place;
 
-/* The five arrays of a q8a buffer: bytes from its start. */
+/* Codes of products that mean zero, as powers of 2: for each, a q8a value has an array of numbers that sums start with (see
+ * Q8a). */
+enum { MAX_ZEROS = 4 };
 typedef struct {
-  uint64_t scale, start, start16, ssum, bytes;
+  unsigned n;
+  uint8_t bits[MAX_ZEROS];
+} Zeros;
+
+/* The arrays of a q8a buffer: bytes from its start. */
+typedef struct {
+  uint64_t scale, start[MAX_ZEROS], start16, ssum, bytes;
 } Q8aLayout;
 
 typedef struct {
@@ -52,6 +60,7 @@ typedef struct {
   uint32_t *state_buffer;              /* per state of the module */
   uint8_t *state_is_keys;              /* per state: stored in tiles of keys, transposed */
   uint32_t *rope_buffer;               /* per rope spec */
+  Zeros zeros;                         /* of the module's products */
   Kernel *k;                           /* under construction */
   ARRAY(Bind) binds;                   /* one for each of its parameters */
 } Lower;
@@ -61,7 +70,7 @@ Val lower_base(const Lower *l, Val v);     /* through reshapes */
 bool lower_is_view(const Graph *g, Val v); /* a reshape that needs no copy */
 int64_t lower_stride(const Type *t);       /* of an arena value's first dimension */
 const Place *lower_place(Lower *l, Val v); /* gives it a buffer if it has none */
-Q8aLayout lower_q8a(int64_t rows, int64_t columns);
+Q8aLayout lower_q8a(const Lower *l, int64_t rows, int64_t columns);
 int64_t lower_slots(const Lower *l,
                     const Type *state); /* whole tiles: positions are kept at slots mod this */
 KElem lower_state_elem(const Type *state);
@@ -117,21 +126,24 @@ KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n);
 
 /* A q8a value: its parameters and its columns. */
 typedef struct {
-  uint16_t q, scale, start, start16, ssum;
+  uint16_t q, scale, start[MAX_ZEROS], start16, ssum;
   uint16_t wide; /* if it is written: codes in 16 bits too, or Q8A_NOT_WIDE */
   int64_t columns;
 } Q8a;
-enum { Q8A_ARRAYS = 6, Q8A_NOT_WIDE = UINT16_MAX };
+enum { Q8A_ARRAYS = 5 + MAX_ZEROS, Q8A_NOT_WIDE = UINT16_MAX };
 
 /* Integer sums start with the bits of SUM_BIAS where the target has fma, so that they are floats without conversion:
- * the bias and the sum, exactly. Codes that mean zero count as QZERO: start - QZERO * (sum of the activations) is stored. */
+ * the bias and the sum, exactly. Stored is that bias - zero * (sum of the activations), for each code that means zero in a
+ * product; where codes can be shifted, that is QZERO for all. */
 #define SUM_BIAS 12582912.0 /* 3 * 2^22 */
 enum { QZERO_BITS = 7, QZERO = 1 << QZERO_BITS };
 int32_t lower_sum_bias(const Target *t); /* bits of SUM_BIAS, or 0 */
-KVal lower_start_to_sum(Lower *l, KVal start);
+Zeros lower_zeros(const Module *m);      /* QZERO first */
+unsigned lower_half_zero(const Target *t);
+KVal lower_start_to_sum(Lower *l, KVal start); /* of the first array */
 Q8a lower_q8a_value(Lower *l, Val v, KAccess access);
 
-/* Behind the five arrays of a value that prompts multiply in 16 bits (see dot.h) are its codes in 16 bits, if that is so for
+/* Behind the arrays of a value that prompts multiply in 16 bits (see dot.h) are its codes in 16 bits, if that is so for
  * most of the rows of weights that it meets: the others are not worth a kernel of its own to whoever makes it. */
 bool lower_is_wide(const Lower *l, Val v);
 uint16_t lower_wide_codes(Lower *l, Val v, KAccess access);

@@ -8,28 +8,34 @@
 #include <assert.h>
 
 #include "passes/lower/dot.h"
+#include "passes/lower/panel.h"
 
 enum {
   QUANT_TOP = 127,
   QUANT_TRIALS = 4,
   MAX_BLOCKS = 4,
   MAX_VECTORS = QBLOCK / 4, /* of blocks side by side */
-  SUM_BIAS_BITS = 0x4b400000
+  SUM_BIAS_BITS = 0x4b400000,
+  Q6_K_ZERO_BITS = 5
 };
 
 Q8a lower_q8a_value(Lower *l, Val v, KAccess access)
 {
   const Type *t = &graph_node(l->g, v)->type;
-  Q8aLayout lay = lower_q8a(type_rows(t), type_last(t));
+  Q8aLayout lay = lower_q8a(l, type_rows(t), type_last(t));
   uint32_t buffer = lower_place(l, lower_base(l, v))->buffer;
+  Q8a q = {.q = lower_param(l, buffer, 0, KE_i8, access, "q"),
+           .scale = lower_param(l, buffer, lay.scale, KE_f32, access, "qscale"),
+           .start16 = lower_param(l, buffer, lay.start16, KE_i32, access, "qstart16"),
+           .ssum = lower_param(l, buffer, lay.ssum, KE_f32, access, "qssum"),
+           .wide = Q8A_NOT_WIDE,
+           .columns = type_last(t)};
 
-  return (Q8a){lower_param(l, buffer, 0, KE_i8, access, "q"),
-               lower_param(l, buffer, lay.scale, KE_f32, access, "qscale"),
-               lower_param(l, buffer, lay.start, KE_i32, access, "qstart"),
-               lower_param(l, buffer, lay.start16, KE_i32, access, "qstart16"),
-               lower_param(l, buffer, lay.ssum, KE_f32, access, "qssum"),
-               access == KA_WRITE && lower_is_wide(l, v) ? lower_wide_codes(l, v, access) : Q8A_NOT_WIDE,
-               type_last(t)};
+  for (unsigned i = 0; i < l->zeros.n; i++)
+    q.start[i] = lower_param(l, buffer, lay.start[i], KE_i32, access, "qstart");
+  if (access == KA_WRITE && lower_is_wide(l, v))
+    q.wide = lower_wide_codes(l, v, access);
+  return q;
 }
 
 bool lower_is_wide(const Lower *l, Val v)
@@ -53,7 +59,7 @@ uint16_t lower_wide_codes(Lower *l, Val v, KAccess access)
 {
   const Type *t = &graph_node(l->g, v)->type;
   uint32_t buffer = lower_place(l, lower_base(l, v))->buffer;
-  return lower_param(l, buffer, lower_q8a(type_rows(t), type_last(t)).bytes, KE_i16, access, "qwide");
+  return lower_param(l, buffer, lower_q8a(l, type_rows(t), type_last(t)).bytes, KE_i16, access, "qwide");
 }
 
 int32_t lower_sum_bias(const Target *t)
@@ -66,17 +72,53 @@ static KVal mul(Kernel *k, KVal a, KVal b)
   return k_op2(k, K_mul, a, b);
 }
 
-static KVal start_of(Lower *l, KVal sum)
+static void add_zero(Zeros *z, DType t)
+{
+  int zero = dtype_info[t].zero - dtype_info[t].lo;
+  uint8_t bits = 0;
+  unsigned i = 0;
+
+  while (zero >> (bits + 1))
+    bits++;
+  if (!zero || panel_spec(t)->sub)
+    return;
+  while (i < z->n && z->bits[i] != bits)
+    i++;
+  assert(i < MAX_ZEROS);
+  z->bits[i] = bits;
+  z->n = i == z->n ? i + 1 : z->n;
+}
+
+Zeros lower_zeros(const Module *m)
+{
+  Zeros z = {1, {QZERO_BITS}};
+
+  for (uint32_t i = 0; i < m->graphs.len; i++) {
+    const Graph *g = m->graphs.data[i];
+    for (Val v = 1; v < g->nodes.len; v++)
+      if (graph_node(g, v)->op == OP_linear && graph_node(g, graph_in(g, v, 0))->type.dtype == DT_Q8A)
+        add_zero(&z, graph_node(g, graph_in(g, v, 1))->type.dtype);
+  }
+  return z;
+}
+
+/* Halves of blocks are q6_K's alone. */
+unsigned lower_half_zero(const Target *t)
+{
+  return lower_dot_plan(t, DT_Q6_K).kind == DOT4 ? QZERO_BITS : Q6_K_ZERO_BITS;
+}
+
+static KVal start_of(Lower *l, KVal sum, unsigned zero_bits)
 {
   KType i32 = kernel_node(l->k, sum)->type;
   return k_op2(l->k, K_sub, k_int(l->k, i32, lower_sum_bias(l->target)),
-               mul(l->k, sum, k_int(l->k, i32, QZERO)));
+               mul(l->k, sum, k_int(l->k, i32, 1 << zero_bits)));
 }
 
 KVal lower_start_to_sum(Lower *l, KVal start)
 {
   KVal less = k_op2(l->k, K_sub, k_int(l->k, ktype(KE_i32, 1), lower_sum_bias(l->target)), start);
-  return k_shift(l->k, K_shr, less, QZERO_BITS);
+  return k_shift(l->k, K_shr, less, l->zeros.bits[0]);
 }
 
 /* ---- lanes */
@@ -278,8 +320,9 @@ void lower_quant_blocks(Lower *l, const Q8a *to, KVal block, int64_t step, unsig
   KVal sum = k_op2(k, K_add, lanes_of(k, halves, 0, 2, n), lanes_of(k, halves, 1, 2, n));
 
   put_numbers(&b, to->scale, block, step, 1, s);
-  put_numbers(&b, to->start, block, step, 1, start_of(l, sum));
-  put_numbers(&b, to->start16, block, step, 2, start_of(l, halves));
+  for (unsigned i = 0; i < l->zeros.n; i++)
+    put_numbers(&b, to->start[i], block, step, 1, start_of(l, sum, l->zeros.bits[i]));
+  put_numbers(&b, to->start16, block, step, 2, start_of(l, halves, lower_half_zero(l->target)));
   put_numbers(&b, to->ssum, block, step, 1, mul(k, s, k_cast(k, KE_f32, sum)));
 }
 
