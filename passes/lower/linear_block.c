@@ -14,7 +14,7 @@
 
 #include <assert.h>
 
-enum { FOURS = QBLOCK / 4, MAX_RUNS = 2, LOOP_FOURS = 2, MAX_SUMS = MAX_TILE * MAX_VEC };
+enum { FOURS = QBLOCK / 4, MAX_RUNS = 2, LOOP_LEAST = 3, MAX_SUMS = MAX_TILE * MAX_VEC };
 
 /* A matrix and its activations. */
 typedef struct {
@@ -210,22 +210,22 @@ static Run run_from(const Linear *c, const Block *b, const Run *r, KVal j)
   return now;
 }
 
-/* `n` fours, as many as may be added in 16 bits, from `first` on. */
+/* `n` fours, as many as may be added in 16 bits, from `first` on. The first has nothing to be added to. */
 static void looped_fours(const Linear *c, const Block *b, const Run *r, unsigned first, unsigned n, Dots *d)
 {
   Kernel *k = c->l->k;
-  KVal zero = k_int(k, linear_vec(c, KE_i16, 2), 0), carry[MAX_SUMS], next[MAX_SUMS];
+  KVal carry[MAX_SUMS], next[MAX_SUMS];
   Dot *sum[MAX_SUMS];
   uint32_t sums = dots_in_use(c, d, sum);
 
   for (uint32_t i = 0; i < sums; i++)
     lower_dot_flush(c->l, sum[i]);
-  KVal j = k_loop(k, k_idx(k, first), k_idx(k, first + n), LOOP_FOURS);
+  four_sums(c, b, r, first, d);
+  KVal j = k_loop(k, k_idx(k, first + 1), k_idx(k, first + n), 1);
   for (uint32_t i = 0; i < sums; i++)
-    *sum[i] = (Dot){sum[i]->sum32, carry[i] = k_carry(k, zero), 1};
+    *sum[i] = (Dot){sum[i]->sum32, carry[i] = k_carry(k, sum[i]->sum16), 1};
   Run now = run_from(c, b, r, j);
-  for (unsigned u = 0; u < LOOP_FOURS; u++)
-    four_sums(c, b, &now, u, d);
+  four_sums(c, b, &now, 0, d);
   for (uint32_t i = 0; i < sums; i++) {
     next[i] = sum[i]->sum16;
     sum[i]->sum16 = carry[i];
@@ -258,13 +258,13 @@ static void looped_sums(const Linear *c, const Block *b, const Run *r, unsigned 
  * that there are not. */
 static void all_fours(const Linear *c, const Block *b, const Run *r, Dots *d)
 {
-  unsigned fours = FOURS / b->runs, safe = (unsigned)b->plan.safe / LOOP_FOURS * LOOP_FOURS;
+  unsigned fours = FOURS / b->runs, safe = (unsigned)b->plan.safe;
 
   if (b->unpacked && b->runs == 1 && (b->words > 1 || b->plan.kind == DOT4)) {
     looped_sums(c, b, r, b->words > 1 ? 1 : FOURS / 4, d);
     return;
   }
-  if (b->unpacked && b->plan.kind == DOT2 && safe > LOOP_FOURS) {
+  if (b->unpacked && b->plan.kind == DOT2 && safe >= LOOP_LEAST) {
     for (unsigned n = 0; n < fours; n += safe)
       looped_fours(c, b, r, n, fours - n < safe ? fours - n : safe, d);
     return;
