@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-enum { GROUP_PANELS = 16, HALF_BLOCK = QBLOCK / 2 };
+enum { GROUP_PANELS = 16, HALF_BLOCK = QBLOCK / 2, LOW_PANELS = 64, LOW_AHEAD = 8 };
 
 /* Bounds are exact but for rounding: what a few hundred float operations may add. */
 static const double norm_slack = 1.0001, bound_slack = 1.001, value_slack = 1e-5;
@@ -201,8 +201,8 @@ static void threshold_kernel(const Head *h)
   lower_end(l, 1, false, 0, (uint64_t)h->panels);
 }
 
-/* ---- low: the rows of a panel that can matter. Lanes are columns here, four to a block and half; they are added at the
- * end. */
+/* ---- low: the rows that can matter. They are few, and lie apart: an iteration first lists those of many panels, and then asks
+ * for a row's bytes a few rows before its turn. Lanes are columns here, four to a block and half; they are added at the end. */
 
 typedef struct {
   uint16_t w, q, halves, scale, ssum;
@@ -252,15 +252,60 @@ static KVal low_range(const Head *h, const LowParams *p, KVal row, int64_t from,
   return add(k, k_reduce(k, K_sum, acc), k_reduce(k, K_sum, correct));
 }
 
+static KVal low_row_at(const Head *h, KVal row)
+{
+  KVal from = idx_mul(h->l->k, row, (int64_t)planes_row_bytes(h->columns));
+  return idx_add(h->l->k, from, k_idx(h->l->k, (int64_t)planes_low_at(h->w)));
+}
+
 static KVal low_sum(const Head *h, const LowParams *p, KVal row)
 {
   Kernel *k = h->l->k;
-  KVal from = k_op2(k, K_add, k_idx(k, (int64_t)planes_low_at(h->w)),
-                    idx_mul(k, row, (int64_t)planes_row_bytes(h->columns)));
+  KVal from = low_row_at(h, row);
   int64_t whole = h->blocks / h->together * h->together;
   KVal sum = low_range(h, p, from, 0, whole, h->together);
 
   return whole < h->blocks ? add(k, sum, low_range(h, p, from, whole, h->blocks, 1)) : sum;
+}
+
+/* Numbers in scratch, which is of floats: how many rows are listed, and behind that the list. */
+static void put_number(Kernel *k, uint16_t scratch, KVal at, int64_t off, KVal i)
+{
+  k_store(k, scratch, at, off, k_bitcast(k, ktype(KE_f32, 1), k_cast(k, KE_i32, i)));
+}
+
+static KVal get_number(Kernel *k, uint16_t scratch, KVal at, int64_t off)
+{
+  KVal f = k_load(k, ktype(KE_f32, 1), scratch, at, off);
+  return k_cast(k, KE_idx, k_bitcast(k, ktype(KE_i32, 1), f));
+}
+
+/* The rows of panels first .. end whose upper bound reaches `least`; logits of all others are -inf. Most panels have no
+ * such row. */
+static void list_rows(const Head *h, uint16_t upper, uint16_t y, uint16_t scratch, KVal first, KVal end,
+                      KVal least)
+{
+  Lower *l = h->l;
+  Kernel *k = l->k;
+  KType one = ktype(KE_f32, 1), vec = ktype(KE_f32, l->lanes);
+  KVal zero = k_idx(k, 0), step = k_idx(k, 1), top = 0;
+
+  put_number(k, scratch, zero, 0, zero);
+  KVal row0 = idx_mul(k, k_loop(k, first, end, 1), PANEL_ROWS);
+  for (unsigned i = 0; i < PANEL_ROWS; i += l->lanes) {
+    k_store(k, y, row0, i, k_flt(k, l->lanes, -INFINITY));
+    KVal u = k_load(k, vec, upper, row0, i);
+    top = top ? k_op2(k, K_max, top, u) : u;
+  }
+  k_if(k, k_op2(k, K_le, least, k_reduce(k, K_rmax, top)));
+  KVal listed = get_number(k, scratch, zero, 0);
+  KVal r = k_loop(k, zero, k_idx(k, PANEL_ROWS), 1), n = k_carry(k, listed), row = add(k, row0, r);
+  put_number(k, scratch, n, 1, row); /* the next takes its place if it does not matter */
+  KVal next = add(k, n, k_select(k, k_op2(k, K_le, least, k_load(k, one, upper, row, 0)), step, zero));
+  k_end(k, &next, 1);
+  put_number(k, scratch, zero, 0, n);
+  k_end(k, NULL, 0);
+  k_end(k, NULL, 0);
 }
 
 static void low_kernel(const Head *h)
@@ -274,24 +319,22 @@ static void low_kernel(const Head *h)
                  lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
                  lower_param(l, h->act, h->q.ssum, KE_f32, KA_READ, "qssum")};
   uint16_t high = floats(h, h->high, KA_READ, "high"), upper = floats(h, h->upper, KA_READ, "upper"),
-           threshold = floats(h, h->threshold, KA_READ, "threshold"), y = lower_value(l, h->logits, KA_WRITE);
-  KType one = ktype(KE_f32, 1), vec = ktype(KE_f32, l->lanes);
-  KVal first = idx_mul(k, k_grid(k), PANEL_ROWS), least = k_load(k, one, threshold, k_idx(k, 0), 0), top = 0;
+           threshold = floats(h, h->threshold, KA_READ, "threshold"), y = lower_value(l, h->logits, KA_WRITE),
+           scratch = lower_scratch(l, (LOW_PANELS * PANEL_ROWS + 2) * sizeof(float));
+  KType one = ktype(KE_f32, 1);
+  KVal first = idx_mul(k, k_grid(k), LOW_PANELS), zero = k_idx(k, 0);
+  KVal end = k_op2(k, K_min, idx_add(k, first, k_idx(k, LOW_PANELS)), k_idx(k, h->panels));
 
-  for (unsigned i = 0; i < PANEL_ROWS; i += l->lanes) { /* most panels have no such row */
-    k_store(k, y, first, i, k_flt(k, l->lanes, -INFINITY));
-    KVal u = k_load(k, vec, upper, first, i);
-    top = top ? k_op2(k, K_max, top, u) : u;
-  }
-  k_if(k, k_op2(k, K_le, least, k_reduce(k, K_rmax, top)));
-  KVal r = k_loop(k, k_idx(k, 0), k_idx(k, PANEL_ROWS), 1), row = add(k, first, r);
-  k_if(k, k_op2(k, K_le, least, k_load(k, one, upper, row, 0)));
+  list_rows(h, upper, y, scratch, first, end, k_load(k, one, threshold, zero, 0));
+  KVal n = get_number(k, scratch, zero, 0), i = k_loop(k, zero, n, 1);
+  KVal soon = k_op2(k, K_min, idx_add(k, i, k_idx(k, LOW_AHEAD)), k_op2(k, K_sub, n, k_idx(k, 1)));
+  lower_prefetch(l, p.w, low_row_at(h, get_number(k, scratch, soon, 1)), 0,
+                 (int64_t)planes_row_bytes(h->columns));
+  KVal row = get_number(k, scratch, i, 1);
   k_store(k, y, row, 0, add(k, k_load(k, one, high, row, 0), low_sum(h, &p, row)));
   k_end(k, NULL, 0);
-  k_end(k, NULL, 0);
-  k_end(k, NULL, 0);
   /* what is read depends on the logits: a sixteenth is usual for the top 40 */
-  lower_end(l, (uint64_t)h->panels, false,
+  lower_end(l, (uint64_t)((h->panels + LOW_PANELS - 1) / LOW_PANELS), false,
             (uint64_t)(h->panels * PANEL_ROWS) * planes_row_bytes(h->columns) / 16,
             (uint64_t)type_count(h->w) / 16);
 }
