@@ -379,6 +379,23 @@ static void put_tables(Text *head, Tables *t, MiImage *im)
   im->n_kernels = t->kernels;
 }
 
+/* Of the weights before the first that a launch reads whole, so many bytes are in pages of their own. */
+static uint64_t tables_bytes(const Program *p)
+{
+  enum { ROWS = 1 << 18 }; /* rows of tables are shorter, and shorter weights are not worth a thought */
+  uint64_t first = p->space_bytes[SPACE_WEIGHTS];
+
+  for (uint32_t i = 0; i < p->parts.len; i++) {
+    const Part *q = &p->parts.data[i];
+    for (uint32_t j = 0; j < q->binds.count && q->bytes >= ROWS; j++) {
+      const Buffer *b = &p->buffers.data[p->binds.data[q->binds.first + j].buffer];
+      if (b->space == SPACE_WEIGHTS && b->offset < first)
+        first = b->offset;
+    }
+  }
+  return first / MI_PAGE * MI_PAGE;
+}
+
 bool image_build(Arena *a, Program *const *programs, unsigned n, const ImageParts *parts, Image *out, Err *e)
 {
   const Program *p = programs[0];
@@ -403,6 +420,7 @@ bool image_build(Arena *a, Program *const *programs, unsigned n, const ImagePart
   im.tokenizer = append(&t, parts->tokenizer, parts->tokenizer_bytes, MI_ALIGN);
   im.weights = append(&t, "", 0, MI_PAGE);
   im.weights_bytes = p->space_bytes[SPACE_WEIGHTS];
+  im.tables_bytes = tables_bytes(p);
   im.image_bytes = round_up(im.weights + im.weights_bytes, MI_PAGE);
   memcpy(t.data, &im, sizeof im);
   *out = (Image){p, (const uint8_t *)t.data, im.weights, im.image_bytes};

@@ -76,6 +76,7 @@ static bool check_sizes(Check *c)
 static bool check_pieces(const Check *c)
 {
   const MiImage *h = c->h;
+  uint64_t others = h->tables_bytes <= h->weights_bytes ? h->weights_bytes - h->tables_bytes : UINT64_MAX;
   const Piece pieces[] = {
       {"levels", h->levels, h->n_levels, sizeof(MiLevel), 8},
       {"entries", h->entries, h->n_entries, sizeof(MiEntry), 8},
@@ -88,6 +89,7 @@ static bool check_pieces(const Check *c)
       {"about bytes", h->about, h->about_bytes, 1, 1},
       {"tokenizer bytes", h->tokenizer, h->tokenizer_bytes, 1, 16},
       {"weights", h->weights, h->weights_bytes, 1, MI_PAGE},
+      {"weights that are no tables", h->weights + h->tables_bytes, others, 1, MI_PAGE},
   };
 
   for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)

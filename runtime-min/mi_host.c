@@ -35,6 +35,16 @@ void mi_host_unmap(void *memory, size_t bytes)
     munmap(memory, bytes);
 }
 
+void mi_host_want_large_pages(const void *p, size_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+  (void)madvise((void *)(uintptr_t)p, bytes, MADV_HUGEPAGE);
+#else
+  (void)p;
+  (void)bytes;
+#endif
+}
+
 uint64_t mi_host_clock_ns(void)
 {
   struct timespec t;

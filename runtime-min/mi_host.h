@@ -10,6 +10,9 @@
 void *mi_host_map(size_t bytes);
 void mi_host_unmap(void *memory, size_t bytes);
 
+/* Pages of a file that are not in memory yet are best read and mapped in large pieces: `p` begins a page. Only a wish. */
+void mi_host_want_large_pages(const void *p, size_t bytes);
+
 uint64_t mi_host_clock_ns(void); /* monotonic */
 uint32_t mi_host_random(void);   /* for seeds */
 

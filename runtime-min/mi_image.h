@@ -1,4 +1,4 @@
-/* mi_image.h - the contract between compiled code and the runtime, version 2.
+/* mi_image.h - the contract between compiled code and the runtime, version 3.
  *
  * The compiler makes two things: kernels (machine code: an array of functions) and an image (one flat
  * block of read-only bytes: this header, then what its offsets name). All offsets count from the start
@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define MI_MAGIC   "micc img"
-#define MI_VERSION 2u
+#define MI_VERSION 3u
 enum { MI_PAGE = 4096, MI_ALIGN = 64 };
 
 /* Runs grid iterations lo <= i < hi.
@@ -112,10 +112,11 @@ typedef struct {
   uint64_t about, about_bytes;         /* text, "key: value" lines */
   uint64_t tokenizer, tokenizer_bytes; /* see mi_tokenizer.h */
   uint64_t weights, weights_bytes;     /* page-aligned */
+  uint64_t tables_bytes; /* of the first of them, whole pages: of these a call reads single rows only */
 } MiImage;
 
-_Static_assert(sizeof(MiGrid) == 48 && sizeof(MiPart) == 8, "contract, version 2");
-_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 48 && sizeof(MiIo) == 96 && sizeof(MiImage) == 232,
-               "contract, version 2");
+_Static_assert(sizeof(MiGrid) == 48 && sizeof(MiPart) == 8, "contract, version 3");
+_Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 48 && sizeof(MiIo) == 96 && sizeof(MiImage) == 240,
+               "contract, version 3");
 
 #endif

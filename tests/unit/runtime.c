@@ -7,7 +7,9 @@
 #include <limits.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CONTRACT_NO_MAIN
 #include "../../samples/contract/contract.c"
@@ -311,6 +313,38 @@ Test(runtime, pool_of_one_makes_one_call)
   mi_host_unmap(memory, mi_pool_bytes(1));
 }
 
+/* Flags of the mapping that holds `p`, as the kernel lists them; false if it does not. */
+static bool mapping_flags(const void *p, char *flags, int cap)
+{
+  FILE *f = fopen("/proc/self/smaps", "r");
+  unsigned long from, to;
+  bool ours = false, found = false;
+
+  while (f && !found && fgets(flags, cap, f)) {
+    if (sscanf(flags, "%lx-%lx ", &from, &to) == 2)
+      ours = from <= (uintptr_t)p && (uintptr_t)p < to;
+    found = ours && !strncmp(flags, "VmFlags:", 8);
+  }
+  if (f)
+    fclose(f);
+  return found;
+}
+
+Test(runtime, large_pages_are_asked_for)
+{
+  enum { BYTES = 1 << 22 };
+  char flags[256];
+  uint8_t *p = mi_host_map(BYTES);
+
+  cr_assert_not_null(p);
+  mi_host_want_large_pages(p, BYTES);
+  if (!mapping_flags(p, flags, sizeof flags) || access("/sys/kernel/mm/transparent_hugepage", F_OK) != 0)
+    cr_log_warn("skipped: this system does not say what pages a mapping has");
+  else
+    cr_assert(strstr(flags, " hg"), "%s", flags);
+  mi_host_unmap(p, BYTES);
+}
+
 Test(runtime, host_knows_its_processors)
 {
   cr_assert_geq(mi_host_cpus(), 1);
@@ -348,6 +382,9 @@ static const Bad bad_images[] = {
     {"tokenizer", HEADER(tokenizer_bytes), sizeof(Large) + 1},
     {"weights", HEADER(weights), 64},
     {"weights", HEADER(weights_bytes), sizeof(Large)},
+    {"weights that are no tables", HEADER(tables_bytes), 64},
+    {"weights that are no tables", HEADER(tables_bytes), MI_PAGE},
+    {"weights that are no tables", HEADER(tables_bytes), UINT64_MAX - MI_PAGE + 1},
     {"memory sizes", HEADER(arena_bytes), UINT64_MAX},
     {"memory sizes", HEADER(scratch_bytes), (uint64_t)1 << 60},
     {"memory sizes", HEADER(context), 0},
