@@ -28,7 +28,7 @@ wanted() { # NAME
 
 real() { # WHICH NAME
   wanted "$2" || return 0
-  "$root/tests/e2e/get_models.sh" "$1" "$folder" >&2 || {
+  sh "$root/tests/e2e/get_models.sh" "$1" "$folder" >&2 || {
     echo "skipped: $2 cannot be fetched" >&2
     return 0
   }
