@@ -16,6 +16,8 @@ enum {
   MAX_BLOCKS = 4,
   MAX_VECTORS = QBLOCK / 4, /* of blocks side by side */
   SUM_BIAS_BITS = 0x4b400000,
+  TOP_BITS = 0x42fe0000, /* of 127.0f; below it, down to 64, one less is this bit less: */
+  TOP_ONE_BIT = 17,
   Q6_K_ZERO_BITS = 5
 };
 
@@ -123,28 +125,6 @@ KVal lower_start_to_sum(Lower *l, KVal start)
 
 /* ---- lanes */
 
-KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n)
-{
-  unsigned lanes = kernel_node(k, v[0])->type.lanes;
-
-  for (unsigned part = lanes; n > 1 || part > 1; part /= 2) {
-    unsigned left = n > 1 ? lanes : lanes / 2, pairs = n > 1 ? n / 2 : 1;
-    for (unsigned p = 0; p < pairs; p++) {
-      KVal a = v[n > 1 ? 2 * p : 0], b = v[n > 1 ? 2 * p + 1 : 0];
-      uint8_t first[K_MAX_LANES], second[K_MAX_LANES];
-      for (unsigned i = 0; i < left; i++) {
-        first[i] = (uint8_t)(i / (part / 2) * part + i % (part / 2));
-        second[i] = (uint8_t)(first[i] + part / 2);
-      }
-      v[p] = k_op2(k, op, k_shuffle(k, a, b, first, left), k_shuffle(k, a, b, second, left));
-    }
-    n = pairs;
-    lanes = left;
-  }
-
-  return v[0];
-}
-
 /* Lanes first, first + step, .. of a vector. */
 static KVal lanes_of(Kernel *k, KVal v, unsigned first, unsigned step, unsigned n)
 {
@@ -157,14 +137,67 @@ static KVal lanes_of(Kernel *k, KVal v, unsigned first, unsigned step, unsigned 
   return n == 1 ? k_extract(k, v, first) : k_shuffle(k, v, v, lane, n);
 }
 
+/* Halves of each four lanes to those of the next vector, or of the same: `left` partial results of each vector become half as many. */
+static unsigned over_fours(Kernel *k, KOp op, KVal *v, unsigned n, unsigned together, unsigned left)
+{
+  unsigned lanes = kernel_node(k, v[0])->type.lanes, pairs = n > 1 ? n / 2 : 1;
+  uint8_t first[K_MAX_LANES], second[K_MAX_LANES];
+
+  for (unsigned i = 0; i < lanes; i++) {
+    unsigned in = i % 4, of = in / (2 * together) * together + in % together;
+    first[i] = (uint8_t)(i - in + of + (in / together % 2 ? lanes : 0));
+    second[i] = (uint8_t)(n > 1 ? first[i] + 2u : i ^ (left / 2 * together));
+  }
+  for (unsigned p = 0; p < pairs; p++) {
+    KVal a = v[n > 1 ? 2 * p : 0], b = v[n > 1 ? 2 * p + 1 : 0];
+    KVal lower = n > 1 ? k_shuffle(k, a, b, first, lanes) : a;
+    v[p] = k_op2(k, op, lower, k_shuffle(k, a, b, second, lanes));
+  }
+  return pairs;
+}
+
+/* Upper halves of lanes to the lower ones; where there are two vectors, those of both to one. Fours stay together. */
+static unsigned over_halves(Kernel *k, KOp op, KVal *v, unsigned n, unsigned part)
+{
+  unsigned lanes = kernel_node(k, v[0])->type.lanes, left = n > 1 ? lanes : lanes / 2,
+           pairs = n > 1 ? n / 2 : 1;
+  uint8_t first[K_MAX_LANES], second[K_MAX_LANES];
+
+  for (unsigned i = 0; i < left; i++) {
+    first[i] = (uint8_t)(i / (part / 2) * part + i % (part / 2));
+    second[i] = (uint8_t)(first[i] + part / 2);
+  }
+  for (unsigned p = 0; p < pairs; p++) {
+    KVal a = v[n > 1 ? 2 * p : 0], b = v[n > 1 ? 2 * p + 1 : 0];
+    v[p] = k_op2(k, op, k_shuffle(k, a, b, first, left), k_shuffle(k, a, b, second, left));
+  }
+  return pairs;
+}
+
+/* Within each four first: there a shuffle of two vectors is one short instruction on all targets. The order of a vector's lanes
+ * is the same in any company: lanes 0 and 2, 1 and 3, both; then fours by halves. */
+KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n)
+{
+  unsigned results = n, together = 1;
+
+  for (unsigned left = 4; left > 1; left /= 2) {
+    bool pairs = n > 1;
+    n = over_fours(k, op, v, n, together, left);
+    together *= pairs ? 2 : 1;
+  }
+  for (unsigned part = kernel_node(k, v[0])->type.lanes; part > 4; part /= 2)
+    n = over_halves(k, op, v, n, part);
+  return lanes_of(k, v[0], 0, 1, results);
+}
+
 static KVal lane_to_all(Kernel *k, KVal v, unsigned lane, unsigned lanes)
 {
   KType t = kernel_node(k, v)->type;
   return t.lanes == 1 ? k_splat(k, ktype(t.elem, lanes), v) : lanes_of(k, v, lane, 0, lanes);
 }
 
-/* The largest of each four lanes, in all of them. */
-static KVal max_of_fours(Kernel *k, KVal v)
+/* The least of each four lanes, in all of them. */
+static KVal least_of_fours(Kernel *k, KVal v)
 {
   unsigned lanes = kernel_node(k, v)->type.lanes;
   uint8_t lane[K_MAX_LANES];
@@ -172,7 +205,7 @@ static KVal max_of_fours(Kernel *k, KVal v)
   for (unsigned by = 1; by < QUANT_TRIALS; by *= 2) {
     for (unsigned i = 0; i < lanes; i++)
       lane[i] = (uint8_t)(i ^ by);
-    v = k_op2(k, K_max, v, k_shuffle(k, v, v, lane, lanes));
+    v = k_op2(k, K_min, v, k_shuffle(k, v, v, lane, lanes));
   }
   return v;
 }
@@ -185,18 +218,18 @@ typedef struct {
   KVal x[MAX_VECTORS];
 } Blocks;
 
-/* Of each block, as lanes of a vector. */
+/* Of each block, as lanes of a vector. Numbers without a sign are in the order of their bits, and integers are compared sooner. */
 static KVal maxima(const Blocks *b)
 {
   Kernel *k = b->l->k;
   KVal max[MAX_BLOCKS];
 
-  for (unsigned i = 0; i < b->n; i++) {
-    max[i] = k_op1(k, K_abs, b->x[i * b->vecs]);
-    for (unsigned j = 1; j < b->vecs; j++)
-      max[i] = k_op2(k, K_max, max[i], k_op1(k, K_abs, b->x[i * b->vecs + j]));
-  }
-  return lower_over_lanes(k, K_max, max, b->n);
+  for (unsigned i = 0; i < b->n; i++)
+    for (unsigned j = 0; j < b->vecs; j++) {
+      KVal x = k_bitcast(k, ktype(KE_i32, b->l->lanes), k_op1(k, K_abs, b->x[i * b->vecs + j]));
+      max[i] = j ? k_op2(k, K_max, max[i], x) : x;
+    }
+  return k_bitcast(k, ktype(KE_f32, b->n), lower_over_lanes(k, K_max, max, b->n));
 }
 
 /* Numbers become fractions of their block's largest. */
@@ -248,21 +281,24 @@ static void trial_errors(const Blocks *b, KVal *error)
   k_end(k, next, 1 + n);
 }
 
-/* What the largest number of each block becomes: four times, for the trials. */
+/* What the largest number of each block becomes: four times, for the trials. Errors are compared by their bits, of which the last
+ * two give way to the trial: of (nearly) equal ones the first. */
 static KVal best_tops(const Blocks *b)
 {
   Kernel *k = b->l->k;
   unsigned lanes = b->n * QUANT_TRIALS;
   KVal error[MAX_BLOCKS * QUANT_TRIALS];
-  KType i32 = ktype(KE_i32, lanes);
+  KType i32 = ktype(KE_i32, lanes), f32 = ktype(KE_f32, lanes);
+  KVal which = k_int(k, i32, QUANT_TRIALS - 1);
 
   trial_errors(b, error);
-  KVal trial = k_op2(k, K_and, kernel_add(k, K_lane, i32, NULL, 0, 0), k_int(k, i32, QUANT_TRIALS - 1));
-  KVal top = k_op2(k, K_sub, k_flt(k, lanes, QUANT_TOP), k_cast(k, KE_f32, trial));
-  KVal unit = k_op2(k, K_div, k_flt(k, lanes, 1.0), top);
-  KVal less = k_op1(k, K_neg, mul(k, lower_over_lanes(k, K_add, error, lanes), mul(k, unit, unit)));
-  KVal best = k_op2(k, K_le, max_of_fours(k, less), less);
-  return max_of_fours(k, k_select(k, best, top, k_flt(k, lanes, QUANT_TOP - QUANT_TRIALS + 1)));
+  KVal trial = k_op2(k, K_and, kernel_add(k, K_lane, i32, NULL, 0, 0), which);
+  KVal unit = k_op2(k, K_div, k_flt(k, lanes, 1.0),
+                    k_op2(k, K_sub, k_flt(k, lanes, QUANT_TOP), k_cast(k, KE_f32, trial)));
+  KVal bits = k_bitcast(k, i32, mul(k, lower_over_lanes(k, K_add, error, lanes), mul(k, unit, unit)));
+  bits = k_op2(k, K_or, k_op2(k, K_and, bits, k_int(k, i32, -QUANT_TRIALS)), trial);
+  KVal best = k_shift(k, K_shl, k_op2(k, K_and, least_of_fours(k, bits), which), TOP_ONE_BIT);
+  return k_bitcast(k, f32, k_op2(k, K_sub, k_int(k, i32, TOP_BITS), best));
 }
 
 /* Codes, to memory; returns the sums of the first and the second half of each block. */
