@@ -99,12 +99,12 @@ void program_place(Program *p, uint64_t roomy)
   for (uint32_t i = 1; i < p->buffers.len; i++) {
     Buffer *b = &p->buffers.data[i];
     uint64_t *end = &p->space_bytes[b->space];
-    if (b->space == SPACE_WEIGHTS || b->space == SPACE_STATE) {
+    if (b->space == SPACE_WEIGHTS)
       b->offset = *end;
-      *end = round_up(b->offset + b->bytes, PLACE_ALIGN);
-    } else if (b->space == SPACE_SCRATCH && b->bytes > *end) {
+    if (b->space == SPACE_WEIGHTS || b->space == SPACE_STATE)
+      *end = (uint64_t)max64((int64_t)*end, (int64_t)round_up(b->offset + b->bytes, PLACE_ALIGN));
+    else if (b->space == SPACE_SCRATCH && b->bytes > *end)
       *end = round_up(b->bytes, PLACE_ALIGN);
-    }
   }
   uint64_t *arena = &p->space_bytes[SPACE_ARENA];
   *arena = roomy ? pack_arena(p, true) : 0;

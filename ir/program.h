@@ -13,7 +13,7 @@ typedef struct {
   Space space;
   const char *name;
   uint64_t bytes;
-  uint64_t offset;      /* in its space, by program_place() */
+  uint64_t offset; /* in its space: states' by lowering, maybe in gaps of others; else by program_place() */
   uint32_t first, last; /* arena: launches of its entry that use it, for packing */
   uint32_t entry;       /* arena: the entry it belongs to */
 } Buffer;
@@ -100,8 +100,8 @@ typedef struct {
 
 uint32_t program_buffer(Program *p, Space space, const char *name, uint64_t bytes);
 
-/* Gives every buffer its offset: weights and states one after the other, arena buffers of one entry packed
- * by lifetime, scratch at 0. 64-byte aligned. If the arena then takes at most `roomy` bytes, buffers share memory only
+/* Gives every buffer its offset, but states, which lowering has placed: weights one after the other, arena buffers of one
+ * entry packed by lifetime, scratch at 0. 64-byte aligned. If the arena then takes at most `roomy` bytes, buffers share memory only
  * with those of their own size: a thread writes where it has written before, and not to lines of cache that another
  * thread's core has to give up first. */
 void program_place(Program *p, uint64_t roomy);

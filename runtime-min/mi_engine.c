@@ -92,6 +92,7 @@ static bool map_memory(MiEngine *e)
   e->profile = (MiProfileRow *)(void *)(e->memory + l.profile);
   e->pool = (MiPool *)(void *)(e->memory + l.pool);
   resolve_binds(e, &l);
+  mi_host_want_large_pages(e->state, e->image->state_bytes);
   mi_host_want_large_pages(in_image(e->image, e->image->weights + e->image->tables_bytes),
                            e->image->weights_bytes - e->image->tables_bytes);
   return true;

@@ -23,7 +23,7 @@ static KVal mul(Kernel *k, KVal a, KVal b)
 static void prefetch_next_tile(const Attention *a, uint16_t state, KVal at, int64_t n)
 {
   if (n * kelem_info[a->elem].bytes >= CACHE_LINE)
-    lower_prefetch(a->l, state, at, a->size * a->tile, n);
+    lower_prefetch(a->l, state, idx_add(a->l->k, at, a->next), 0, n);
 }
 
 /* ---- scores */
@@ -87,15 +87,15 @@ static void score_columns(const Attention *a, KVal first, KVal from, int64_t cou
 }
 
 /* q8_0: each 32 columns have scales of their own. */
-static void score_blocks(const Attention *a, KVal tiles, KVal first, const Scores *zero, Scores *out)
+static void score_blocks(const Attention *a, const Scores *zero, Scores *out)
 {
   Kernel *k = a->l->k;
   KVal b = k_loop(k, k_idx(k, 0), k_idx(k, a->size / QBLOCK), 1);
   Scores part, body;
 
   carry_scores(a, zero, out);
-  score_columns(a, first, idx_mul(k, b, QBLOCK), QBLOCK, zero, &part);
-  KVal at = idx_mul(k, idx_add(k, idx_mul(k, tiles, a->size / QBLOCK), b), a->tile);
+  score_columns(a, a->at, idx_mul(k, b, QBLOCK), QBLOCK, zero, &part);
+  KVal at = idx_add(k, a->scales_at, idx_mul(k, b, a->tile));
   for (unsigned i = 0; i < KEY_VECTORS; i++) {
     KVal scale = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, a->lanes), a->key_scales, at, i * a->lanes));
     for (unsigned h = 0; h < a->together; h++)
@@ -105,20 +105,19 @@ static void score_blocks(const Attention *a, KVal tiles, KVal first, const Score
 }
 
 /* q . k for the positions of a tile, to scratch. */
-static void scores(const Attention *a, KVal tile)
+static void scores(const Attention *a)
 {
   Kernel *k = a->l->k;
-  KVal none = k_flt(k, a->lanes, 0.0), tiles = idx_add(k, a->first_tile, tile);
-  KVal first = idx_mul(k, tiles, a->size * a->tile);
+  KVal none = k_flt(k, a->lanes, 0.0);
   Scores zero, sum;
 
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned i = 0; i < KEY_VECTORS; i++)
       zero.v[h][i] = none;
   if (a->blocks)
-    score_blocks(a, tiles, first, &zero, &sum);
+    score_blocks(a, &zero, &sum);
   else
-    score_columns(a, first, k_idx(k, 0), a->size, &zero, &sum);
+    score_columns(a, a->at, k_idx(k, 0), a->size, &zero, &sum);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned i = 0; i < KEY_VECTORS; i++)
       k_store(k, a->scratch, k_idx(k, 0), attention_probs_at(a, h) + i * a->lanes, sum.v[h][i]);
@@ -164,14 +163,12 @@ static void value_rows(const Attention *a, KVal at, KVal scales, KVal s, int64_t
 }
 
 /* Adds the tile's first `rows` value rows to `chunk` vectors of every head's result. */
-static void add_values(const Attention *a, KVal tile, KVal rows, KVal j, int64_t off, unsigned chunk,
-                       unsigned lanes)
+static void add_values(const Attention *a, KVal rows, KVal j, int64_t off, unsigned chunk, unsigned lanes)
 {
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
   KVal next[MAX_HEADS * MAX_CHUNK];
-  KVal slot = idx_mul(k, idx_add(k, a->first_tile, tile), a->tile);
-  KVal at = idx_add(k, idx_mul(k, slot, a->size), j), scales = 0;
+  KVal at = idx_add(k, a->at, j), scales = 0;
   uint32_t n = 0;
   Accs first, acc, body;
 
@@ -183,7 +180,7 @@ static void add_values(const Attention *a, KVal tile, KVal rows, KVal j, int64_t
               attention_number(a, a->scratch, lanes, k_idx(k, 0), attention_number_at(a, NUM_FACTOR) + h));
     }
   if (a->blocks) /* columns go by whole blocks */
-    scales = idx_add(k, idx_mul(k, slot, a->size / QBLOCK), k_op2(k, K_div, j, k_idx(k, QBLOCK)));
+    scales = idx_add(k, a->scales_at, k_op2(k, K_div, j, k_idx(k, QBLOCK)));
   KVal s = k_loop(k, k_idx(k, 0), rows, a->unroll);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
@@ -201,7 +198,7 @@ static void add_values(const Attention *a, KVal tile, KVal rows, KVal j, int64_t
 
 typedef struct {
   Attention *a;
-  KVal tile, rows;
+  KVal rows;
   int64_t from;
 } Values;
 
@@ -209,18 +206,18 @@ static void value_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lan
 {
   Values *v = ctx;
   (void)l;
-  add_values(v->a, v->tile, v->rows, j, v->from + off, 1, lanes);
+  add_values(v->a, v->rows, j, v->from + off, 1, lanes);
 }
 
 /* Whole steps of `chunk` vectors from column `from` on; returns where they end. */
-static int64_t value_steps(Attention *a, KVal tile, KVal rows, int64_t from, unsigned chunk)
+static int64_t value_steps(Attention *a, KVal rows, int64_t from, unsigned chunk)
 {
   Kernel *k = a->l->k;
   int64_t step = chunk * a->lanes, end = from + (a->size - from) / step * step;
 
   if (end > from) {
     KVal j = k_loop(k, k_idx(k, from), k_idx(k, end), step);
-    add_values(a, tile, rows, j, 0, chunk, a->lanes);
+    add_values(a, rows, j, 0, chunk, a->lanes);
     k_end(k, NULL, 0);
   }
   return end;
@@ -241,13 +238,13 @@ static unsigned chunk_for(const Attention *a)
   return most;
 }
 
-static void all_values(Attention *a, KVal tile, KVal rows)
+static void all_values(Attention *a, KVal rows)
 {
-  int64_t done = value_steps(a, tile, rows, 0, chunk_for(a));
+  int64_t done = value_steps(a, rows, 0, chunk_for(a));
 
   if (a->blocks)
-    done = value_steps(a, tile, rows, done, QBLOCK / a->lanes);
-  Values rest = {a, tile, rows, done};
+    done = value_steps(a, rows, done, QBLOCK / a->lanes);
+  Values rest = {a, rows, done};
   lower_columns(a->l, a->size - done, value_columns, &rest);
 }
 
@@ -296,7 +293,10 @@ static void find_place(Attention *a, KVal item, KVal token)
   KVal head = idx_mul(k, item, a->together / a->tokens);
 
   a->tiles = k_idx(k, a->slots / a->tile);
-  a->first_tile = mul(k, k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads)), a->tiles);
+  a->group = k_idx(k, a->group_bytes / kelem_info[a->elem].bytes);
+  if (a->blocks)
+    a->scales_group = k_idx(k, a->group_bytes / kelem_info[KE_f16].bytes);
+  a->kv_head = k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads));
   a->q_at = idx_add(k, idx_mul(k, token, a->stride), idx_mul(k, head, a->size));
   if (a->quantised)
     a->block = idx_add(k, idx_mul(k, token, a->heads * a->size / QBLOCK), idx_mul(k, head, a->size / QBLOCK));
@@ -313,15 +313,15 @@ static uint64_t one_token(Attention *a)
 {
   Kernel *k = a->l->k;
   int64_t items = a->heads / a->together;
-  KVal i = k_grid(k), queries = k_idx(k, a->together), slot_tile;
+  KVal i = k_grid(k), queries = k_idx(k, a->together);
 
   find_place(a, k_op2(k, K_rem, i, k_idx(k, items)), k_op2(k, K_div, i, k_idx(k, items)));
   a->scratch = lower_scratch(a->l, (uint64_t)attention_number_at(a, NUMBERS) * sizeof(float));
   attention_clear(a, queries);
-  KVal tile = attention_tiles(a, &slot_tile);
-  scores(a, slot_tile);
+  KVal tile = attention_tiles(a);
+  scores(a);
   attention_softmax(a, tile, queries);
-  all_values(a, slot_tile, attention_rows(a, tile));
+  all_values(a, attention_rows(a, tile));
   k_end(k, NULL, 0);
   attention_finish(a, queries);
   return (uint64_t)items;
@@ -352,10 +352,11 @@ static void open_states(Attention *a, const Type *state)
 
   a->keys = lower_param(l, keys, 0, a->elem, KA_READ, "keys");
   a->values = lower_param(l, values, 0, a->elem, KA_READ, "values");
+  assert(l->state_stride[state_of(l, graph_in(l->g, a->v, 2))] == (uint64_t)a->group_bytes);
   if (!a->blocks)
     return;
-  a->key_scales = lower_param(l, keys, lower_state_scales(l, state), KE_f16, KA_READ, "kscales");
-  a->value_scales = lower_param(l, values, lower_state_scales(l, state), KE_f16, KA_READ, "vscales");
+  a->key_scales = lower_param(l, keys, lower_state_scales(state), KE_f16, KA_READ, "kscales");
+  a->value_scales = lower_param(l, values, lower_state_scales(state), KE_f16, KA_READ, "vscales");
 }
 
 bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
@@ -376,6 +377,7 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   a.quantised = n > 1 ? nodes[1] : 0;
   a.stride = lower_stride(&t);
   a.slots = lower_slots(l, state);
+  a.group_bytes = (int64_t)l->state_stride[state_of(l, graph_in(l->g, v, 1))];
   a.elem = lower_state_elem(state);
   a.blocks = state->dtype == DT_Q8_0;
   a.lanes = l->lanes;

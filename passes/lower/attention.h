@@ -26,19 +26,23 @@ typedef struct {
   bool rings;                        /* states may be rings: some layer of the graph has a window */
   KElem elem;                        /* of the states */
   int64_t heads, kv_heads, size, slots;
-  unsigned together; /* queries of an iteration */
-  unsigned tokens;   /* that they belong to: query h is that of token h / (together / tokens) */
-  unsigned unroll;   /* columns of keys, and rows of values, at once */
-  unsigned lanes;    /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
-  int64_t tile;      /* positions */
-  int64_t stride;    /* of queries and results, from token to token */
-  KVal q_at;         /* element where the first query, and its result, start */
-  KVal block;        /* the block of a quantised result where the first query's starts */
-  KVal pos, low;     /* idx: the first token's position; the first position it sees */
-  KVal last;         /* the last token's position */
-  KVal reach;        /* rings: how many positions before its own a token sees */
-  KVal tiles;        /* of a head's keys */
-  KVal first_tile;   /* of the keys of the heads that share them */
+  int64_t group_bytes;      /* of a state: from a group of slots to the next */
+  unsigned together;        /* queries of an iteration */
+  unsigned tokens;          /* that they belong to: query h is that of token h / (together / tokens) */
+  unsigned unroll;          /* columns of keys, and rows of values, at once */
+  unsigned lanes;           /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
+  int64_t tile;             /* positions */
+  int64_t stride;           /* of queries and results, from token to token */
+  KVal q_at;                /* element where the first query, and its result, start */
+  KVal block;               /* the block of a quantised result where the first query's starts */
+  KVal pos, low;            /* idx: the first token's position; the first position it sees */
+  KVal last;                /* the last token's position */
+  KVal reach;               /* rings: how many positions before its own a token sees */
+  KVal tiles;               /* of a head's keys */
+  KVal group, scales_group; /* idx: elements of the state, and scales, from a group of slots to the next */
+  KVal kv_head;             /* idx: whose keys and values they share */
+  KVal at, scales_at;       /* of the tile: where its elements, and their scales, start in the state */
+  KVal next;                /* how many elements from there to those of the next tile */
 } Attention;
 
 /* ---- scratch, in elements */
@@ -56,8 +60,8 @@ void attention_clear(const Attention *a, KVal queries);
 void attention_softmax(const Attention *a, KVal tile, KVal queries);
 void attention_finish(const Attention *a, KVal queries);
 
-/* The loop over tiles that a query sees; its index, and where that tile is in the state. */
-KVal attention_tiles(const Attention *a, KVal *slot_tile);
+/* The loop over tiles that a query sees; its index. Sets where that tile is in the state. */
+KVal attention_tiles(Attention *a);
 /* How many rows of the tile must be added: up to the last token's own, rounded up to what a step takes. */
 KVal attention_rows(const Attention *a, KVal tile);
 

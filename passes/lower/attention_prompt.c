@@ -55,7 +55,7 @@ static void place_scratch(Prompt *p)
 
 typedef struct {
   const Prompt *p;
-  KVal from, to;  /* elements; of values: row of the state, row of the tile */
+  KVal from, to;  /* elements; of values, `to` alone: row of the tile */
   int64_t column; /* the first */
 } Copy;
 
@@ -106,30 +106,30 @@ static void convert_all(const Prompt *p, uint16_t from, KVal at, KElem elem, int
   k_end(k, NULL, 0);
 }
 
-static void convert_keys(const Prompt *p, KVal tiles)
+static void convert_keys(const Prompt *p)
 {
   const Attention *a = p->a;
-  Kernel *k = a->l->k;
   int64_t n = a->size * a->tile;
 
   if (!converts_keys(p))
     return;
-  convert_all(p, a->keys, idx_mul(k, tiles, n), a->elem, p->keys_at, n);
+  convert_all(p, a->keys, a->at, a->elem, p->keys_at, n);
   if (a->blocks)
-    convert_all(p, a->key_scales, idx_mul(k, tiles, n / QBLOCK), KE_f16, p->key_scales_at, n / QBLOCK);
+    convert_all(p, a->key_scales, a->scales_at, KE_f16, p->key_scales_at, n / QBLOCK);
 }
 
-/* Columns from `column` + off on of a row of the state. */
+/* Columns from `column` + off on of a row of the tile in the state. */
 static KVal value(const Prompt *p, KVal row, KVal column, int64_t off, unsigned lanes)
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
-  KVal x = attention_load(a, a->values, lanes, idx_add(k, idx_mul(k, row, a->size), column), off);
+  KVal x = attention_load(a, a->values, lanes,
+                          idx_add(k, a->at, idx_add(k, idx_mul(k, row, a->size), column)), off);
 
   if (!a->blocks)
     return x;
   KVal block = k_op2(k, K_div, idx_add(k, column, k_idx(k, off)), k_idx(k, QBLOCK));
-  KVal at = idx_add(k, idx_mul(k, row, a->size / QBLOCK), block);
+  KVal at = idx_add(k, a->scales_at, idx_add(k, idx_mul(k, row, a->size / QBLOCK), block));
   KVal scale = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, 1), a->value_scales, at, 0));
   return k_op2(k, K_mul, x, k_splat(k, ktype(KE_f32, lanes), scale));
 }
@@ -140,7 +140,7 @@ static void last_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lane
   const Prompt *p = c->p;
   KVal at = idx_add(l->k, idx_mul(l->k, c->to, p->width), j);
   k_store(l->k, p->a->scratch, at, p->values_at + c->column * p->a->tile + off,
-          value(p, c->from, j, c->column + off, lanes));
+          value(p, c->to, j, c->column + off, lanes));
 }
 
 /* A few rows of the chunk at `column` (idx), which is a multiple of the width. */
@@ -153,24 +153,23 @@ static void convert_chunk(const Prompt *p, const Copy *c, KVal column, unsigned 
 
   for (unsigned u = 0; u < rows; u++)
     for (unsigned i = 0; i < TILE_VECTORS; i++)
-      x[u][i] = value(p, idx_add(k, c->from, k_idx(k, u)), column, i * a->lanes, a->lanes);
+      x[u][i] = value(p, idx_add(k, c->to, k_idx(k, u)), column, i * a->lanes, a->lanes);
   for (unsigned u = 0; u < rows; u++)
     for (unsigned i = 0; i < TILE_VECTORS; i++)
       k_store(k, a->scratch, to, p->values_at + u * p->width + i * a->lanes, x[u][i]);
 }
 
-static void convert_values(const Prompt *p, KVal tiles, KVal rows)
+static void convert_values(const Prompt *p, KVal rows)
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
   int64_t whole = a->size / p->width * p->width;
-  KVal slot = idx_mul(k, tiles, a->tile), zero = k_idx(k, 0);
+  KVal zero = k_idx(k, 0);
   Copy c = {.p = p, .column = whole};
 
   if (whole) {
     unsigned step = at_once(p, SLOTS);
     c.to = k_loop(k, zero, rows, step);
-    c.from = idx_add(k, slot, c.to);
     KVal column = k_loop(k, zero, k_idx(k, whole), p->width);
     convert_chunk(p, &c, column, step);
     k_end(k, NULL, 0);
@@ -179,7 +178,6 @@ static void convert_values(const Prompt *p, KVal tiles, KVal rows)
   if (whole == a->size)
     return;
   c.to = k_loop(k, zero, rows, 1);
-  c.from = idx_add(k, slot, c.to);
   lower_columns(a->l, a->size - whole, last_columns, &c);
   k_end(k, NULL, 0);
 }
@@ -263,7 +261,7 @@ static void score_blocks(const Scores *s, KVal vector, Tile *out)
 }
 
 /* q . k for the positions of a tile that are seen, to scratch. */
-static void scores(const Prompt *p, KVal tiles, KVal rows)
+static void scores(const Prompt *p, KVal rows)
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
@@ -273,7 +271,7 @@ static void scores(const Prompt *p, KVal tiles, KVal rows)
   for (unsigned q = 0; q < p->tile; q++)
     for (unsigned i = 0; i < s.vecs; i++)
       s.zero.v[q][i] = k_flt(k, a->lanes, 0.0);
-  KVal first = converts_keys(p) ? k_idx(k, 0) : idx_mul(k, tiles, a->size * a->tile);
+  KVal first = converts_keys(p) ? k_idx(k, 0) : a->at;
   KVal vector = k_loop(k, k_idx(k, 0), rows, s.vecs * a->lanes);
   KVal h = k_loop(k, k_idx(k, 0), p->queries, p->tile);
   s.keys = idx_add(k, first, vector);
@@ -349,7 +347,7 @@ void attention_prompt(const Attention *in, KVal tokens)
   Attention a = *in;
   Kernel *k = a.l->k;
   Prompt p = {.a = &a, .tile = tile_queries(a.l->target), .tokens = tokens, .width = TILE_VECTORS * a.lanes};
-  KVal real = idx_mul(k, tokens, a.together / a.tokens), slot_tile;
+  KVal real = idx_mul(k, tokens, a.together / a.tokens);
 
   p.queries = k_op2(k, K_div, idx_add(k, real, k_idx(k, p.tile - 1)), k_idx(k, p.tile));
   p.queries = idx_mul(k, p.queries, p.tile);
@@ -358,12 +356,11 @@ void attention_prompt(const Attention *in, KVal tokens)
   p.keys = converts_keys(&p) ? a.scratch : a.keys;
   attention_clear(&a, p.queries);
   copy_queries(&p);
-  KVal tile = attention_tiles(&a, &slot_tile), tiles = idx_add(k, a.first_tile, slot_tile);
-  KVal rows = attention_rows(&a, tile);
-  convert_keys(&p, tiles);
-  scores(&p, tiles, rows);
+  KVal tile = attention_tiles(&a), rows = attention_rows(&a, tile);
+  convert_keys(&p);
+  scores(&p, rows);
   attention_softmax(&a, tile, p.queries);
-  convert_values(&p, tiles, rows);
+  convert_values(&p, rows);
   all_values(&p, rows);
   k_end(k, NULL, 0);
   attention_finish(&a, real);

@@ -276,14 +276,33 @@ KVal attention_rows(const Attention *a, KVal tile)
   return k_op2(k, K_min, n, k_idx(k, a->tile));
 }
 
-KVal attention_tiles(const Attention *a, KVal *slot_tile)
+/* Element of the state where a tile of slots starts for the head, if a slot has `size` and a group begins every `group` (idx). */
+static KVal tile_at(const Attention *a, KVal tile, int64_t size, KVal group)
+{
+  Kernel *k = a->l->k;
+  int64_t tiles = SLOT_GROUP / a->tile;
+  KVal in = idx_mul(k, a->kv_head, SLOT_GROUP * size), g = tile;
+
+  if (tiles > 1) {
+    g = k_op2(k, K_div, tile, k_idx(k, tiles));
+    in = idx_add(k, in, idx_mul(k, k_op2(k, K_rem, tile, k_idx(k, tiles)), a->tile * size));
+  }
+  return idx_add(k, mul(k, g, group), in);
+}
+
+KVal attention_tiles(Attention *a)
 {
   Kernel *k = a->l->k;
   KVal from = k_op2(k, K_div, a->low, k_idx(k, a->tile));
   KVal end = idx_add(k, k_op2(k, K_div, a->last, k_idx(k, a->tile)), k_idx(k, 1));
   KVal tile = k_loop(k, from, end, 1);
 
-  *slot_tile = a->rings ? k_op2(k, K_rem, tile, a->tiles) : tile;
+  KVal slots = a->rings ? k_op2(k, K_rem, tile, a->tiles) : tile;
+  a->at = tile_at(a, slots, a->size, a->group);
+  KVal next = tile_at(a, idx_add(k, slots, k_idx(k, 1)), a->size, a->group);
+  a->next = k_op2(k, K_sub, next, a->at);
+  if (a->blocks)
+    a->scales_at = tile_at(a, slots, a->size / QBLOCK, a->scales_group);
   return tile;
 }
 

@@ -55,12 +55,10 @@ Q8aLayout lower_q8a(const Lower *l, int64_t rows, int64_t columns)
   return q;
 }
 
-/* A multiple of every level's tile of keys, so that states lie at the same place for all. */
 int64_t lower_slots(const Lower *l, const Type *state)
 {
-  enum { MULTIPLE = 64 };
-  assert(MULTIPLE % l->key_tile == 0);
-  return (int64_t)round_up((uint64_t)state->dim[0], MULTIPLE);
+  assert(SLOT_GROUP % l->key_tile == 0);
+  return (int64_t)round_up((uint64_t)state->dim[0], SLOT_GROUP);
 }
 
 KElem lower_state_elem(const Type *state)
@@ -68,23 +66,70 @@ KElem lower_state_elem(const Type *state)
   return state->dtype == DT_F16 ? KE_f16 : state->dtype == DT_Q8_0 ? KE_i8 : KE_f32;
 }
 
-static uint64_t state_elements(const Lower *l, const Type *t)
+/* In a group of slots. */
+static uint64_t state_elements(const Type *t)
 {
-  return (uint64_t)(lower_slots(l, t) * (type_count(t) / t->dim[0]));
+  return SLOT_GROUP * (uint64_t)(type_count(t) / t->dim[0]);
 }
 
-uint64_t lower_state_scales(const Lower *l, const Type *state)
+uint64_t lower_state_scales(const Type *state)
 {
-  return round_up(state_elements(l, state), 64);
+  return round_up(state_elements(state), STATE_ALIGN);
 }
 
-/* q8_0: all codes, then all scales, both in the order of the elements. */
-uint64_t lower_state_bytes(const Lower *l, uint32_t state)
+/* Of a group of slots. q8_0: all codes, then all scales, both in the order of the elements. */
+static uint64_t group_bytes(const Type *t)
 {
-  const Type *t = &l->prog->module->states.data[state].type;
-  uint64_t n = state_elements(l, t);
+  uint64_t n = state_elements(t);
+  return round_up(t->dtype == DT_Q8_0 ? lower_state_scales(t) + n / QBLOCK * 2
+                                      : n * dtype_info[t->dtype].bytes,
+                  STATE_ALIGN);
+}
 
-  return t->dtype == DT_Q8_0 ? lower_state_scales(l, t) + n / QBLOCK * 2 : n * dtype_info[t->dtype].bytes;
+/* Where a head's groups are a multiple of a large power of two apart, they have the same few places in a cache: then one more
+ * head's share is left free. */
+static uint64_t spread(const Type *t, uint64_t stride)
+{
+  enum { CROWDED = 8 };
+  uint64_t share =
+      state_elements(t) / (uint64_t)t->dim[1] * (t->dtype == DT_Q8_0 ? 1 : dtype_info[t->dtype].bytes);
+  return stride / share % CROWDED ? stride : stride + round_up(share, STATE_ALIGN);
+}
+
+/* States with as many slots as state `first` has, from byte `at` on; returns where they end. */
+static uint64_t place_states(Lower *l, const Module *m, uint32_t first, uint64_t at)
+{
+  const Type *like = &m->states.data[first].type;
+  uint64_t groups = (uint64_t)lower_slots(l, like) / SLOT_GROUP, in = 0, stride = 0;
+
+  for (uint32_t i = first; i < m->states.len; i++)
+    if (lower_slots(l, &m->states.data[i].type) == lower_slots(l, like))
+      stride += group_bytes(&m->states.data[i].type);
+  stride = spread(like, stride);
+  for (uint32_t i = first; i < m->states.len; i++) {
+    const State *s = &m->states.data[i];
+    if (lower_slots(l, &s->type) != lower_slots(l, like))
+      continue;
+    uint64_t bytes = group_bytes(&s->type);
+    l->state_buffer[i] = program_buffer(l->prog, SPACE_STATE, s->name, (groups - 1) * stride + bytes);
+    l->prog->buffers.data[l->state_buffer[i]].offset = at + in;
+    l->state_stride[i] = stride;
+    in += bytes;
+  }
+  return at + groups * stride;
+}
+
+/* All states' slots for some positions lie together, those for the next behind them: memory is touched as a context grows, page after
+ * page, and may be had in large pages. */
+static void find_states(Lower *l, const Module *m)
+{
+  uint64_t at = 0;
+
+  l->state_buffer = NEW_ARRAY(m->arena, uint32_t, m->states.len);
+  l->state_stride = NEW_ARRAY(m->arena, uint64_t, m->states.len);
+  for (uint32_t i = 0; i < m->states.len; i++)
+    if (!l->state_buffer[i])
+      at = place_states(l, m, i, at);
 }
 
 bool lower_per_token(const Lower *l, const Type *t)
@@ -593,7 +638,6 @@ bool pass_lower(const Module *m, const Target *target, const PassOptions *o, Pro
   p->buffers.len = 1;
   for (int i = 0; i < LAYOUT_RAW; i++)
     l.weight_buffer[i] = NEW_ARRAY(m->arena, uint32_t, m->weights.len);
-  l.state_buffer = NEW_ARRAY(m->arena, uint32_t, m->states.len);
   l.state_is_keys = NEW_ARRAY(m->arena, uint8_t, m->states.len);
   l.weight_planes = NEW_ARRAY(m->arena, uint8_t, m->weights.len);
   l.zeros = lower_zeros(m);
@@ -602,9 +646,7 @@ bool pass_lower(const Module *m, const Target *target, const PassOptions *o, Pro
   l.rope_buffer = NEW_ARRAY(m->arena, uint32_t, m->ropes.len);
   p->context = module_context(m);
   find_key_states(&l, m);
-  for (uint32_t i = 0; i < m->states.len; i++) {
-    l.state_buffer[i] = program_buffer(p, SPACE_STATE, m->states.data[i].name, lower_state_bytes(&l, i));
-  }
+  find_states(&l, m);
   for (uint32_t i = 0; i < m->graphs.len; i++)
     if (!(m->graphs.data[i]->dense ? lower_dense_graph : lower_graph)(&l, m->graphs.data[i]))
       return false;

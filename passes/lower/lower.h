@@ -11,6 +11,9 @@
 
 enum { PANEL_ROWS = 16, PAD = 16, QBLOCK = 32, KEY_VECTORS = 4 };
 
+/* Slots of a state that lie together, a multiple of every level's tile of keys, so that states lie at the same places for all. */
+enum { SLOT_GROUP = 64, STATE_ALIGN = 64 };
+
 typedef enum {
   PLACE_NONE,
   PLACE_ARENA,
@@ -58,6 +61,7 @@ typedef struct {
   uint32_t *weight_buffer[LAYOUT_RAW]; /* by layout, per weight of the module: its buffer, 0 not yet placed */
   uint8_t *weight_planes;              /* per weight of the module: laid out as planes.h says */
   uint32_t *state_buffer;              /* per state of the module */
+  uint64_t *state_stride;              /* per state: bytes from a group of slots to the next */
   uint8_t *state_is_keys;              /* per state: stored in tiles of keys, transposed */
   uint32_t *rope_buffer;               /* per rope spec */
   Zeros zeros;                         /* of the module's products */
@@ -72,10 +76,10 @@ int64_t lower_stride(const Type *t);       /* of an arena value's first dimensio
 const Place *lower_place(Lower *l, Val v); /* gives it a buffer if it has none */
 Q8aLayout lower_q8a(const Lower *l, int64_t rows, int64_t columns);
 int64_t lower_slots(const Lower *l,
-                    const Type *state); /* whole tiles: positions are kept at slots mod this */
+                    const Type *state); /* whole groups: positions are kept at slots mod this */
 KElem lower_state_elem(const Type *state);
-uint64_t lower_state_scales(const Lower *l, const Type *state); /* q8_0: byte where the f16 scales start */
-uint64_t lower_state_bytes(const Lower *l, uint32_t state);
+uint64_t
+lower_state_scales(const Type *state); /* q8_0: byte of a group of slots where the f16 scales start */
 bool lower_per_token(const Lower *l, const Type *t); /* first dimension counts the call's tokens */
 
 /* ---- kernels */

@@ -95,6 +95,50 @@ Test(attention, prompts_in_c)
 }
 #endif
 
+static bool alike(const Module *m)
+{
+  for (uint32_t i = 0; i < m->states.len; i++)
+    if (m->states.data[i].type.dim[0] != CONTEXT)
+      return false;
+  return m->states.len > 1;
+}
+
+/* The slots of all layers for the first positions lie together: what is behind them stays as it was. */
+Test(attention, a_short_context_touches_the_start_of_the_states)
+{
+  enum { GROUP = 64, GROUPS = (CONTEXT + GROUP - 1) / GROUP };
+  unsigned checked = 0;
+
+  for (uint64_t seed = 1; seed <= 12; seed++) {
+    Arena a = {0};
+    Err e = {0};
+    Module *m = gen_decoder(&a, &(DecoderOptions){.seed = seed, .context = CONTEXT, .weights = DT_F32});
+    const Target *target = target_find("x86-64-v3", &e);
+    Program *p;
+
+    cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1}, &p, &e), "%s", e.text);
+    Run r = {p, exec_open(p, target, EXEC_EVAL, &e)};
+    uint32_t first = 1;
+    while (p->buffers.data[first].space != SPACE_STATE)
+      first++;
+    const Buffer *b = &p->buffers.data[first];
+    const uint8_t *state = exec_data(r.x, first);
+    uint64_t stride = (b->bytes - b[1].offset) / (GROUPS - 1), touched = 0;
+    for (int i = 0; alike(m) && i < GROUP; i++)
+      feed(&r, "decode", i, 1);
+    for (uint64_t i = 0; i < p->space_bytes[SPACE_STATE]; i++)
+      touched = state[i] ? i : touched;
+    if (alike(m)) {
+      cr_expect_gt(touched, b[1].offset, "seed %d", (int)seed);
+      cr_expect_lt(touched, stride, "seed %d", (int)seed);
+      checked++;
+    }
+    exec_close(r.x);
+    arena_free(&a);
+  }
+  cr_expect_gt(checked, 0);
+}
+
 Test(attention, prompts_interpreted)
 {
   compare(1, "x86-64-v3", EXEC_EVAL); /* every access is checked */
