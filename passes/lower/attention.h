@@ -42,7 +42,7 @@ typedef struct {
   KVal group, scales_group; /* idx: elements of the state, and scales, from a group of slots to the next */
   KVal kv_head;             /* idx: whose keys and values they share */
   KVal at, scales_at;       /* of the tile: where its elements, and their scales, start in the state */
-  KVal next;                /* how many elements from there to those of the next tile */
+  KVal next;                /* of a token alone: how many elements from there to those of the next tile */
 } Attention;
 
 /* ---- scratch, in elements */

@@ -276,20 +276,6 @@ KVal attention_rows(const Attention *a, KVal tile)
   return k_op2(k, K_min, n, k_idx(k, a->tile));
 }
 
-/* Element of the state where a tile of slots starts for the head, if a slot has `size` and a group begins every `group` (idx). */
-static KVal tile_at(const Attention *a, KVal tile, int64_t size, KVal group)
-{
-  Kernel *k = a->l->k;
-  int64_t tiles = SLOT_GROUP / a->tile;
-  KVal in = idx_mul(k, a->kv_head, SLOT_GROUP * size), g = tile;
-
-  if (tiles > 1) {
-    g = k_op2(k, K_div, tile, k_idx(k, tiles));
-    in = idx_add(k, in, idx_mul(k, k_op2(k, K_rem, tile, k_idx(k, tiles)), a->tile * size));
-  }
-  return idx_add(k, mul(k, g, group), in);
-}
-
 KVal attention_tiles(Attention *a)
 {
   Kernel *k = a->l->k;
@@ -297,12 +283,14 @@ KVal attention_tiles(Attention *a)
   KVal end = idx_add(k, k_op2(k, K_div, a->last, k_idx(k, a->tile)), k_idx(k, 1));
   KVal tile = k_loop(k, from, end, 1);
 
-  KVal slots = a->rings ? k_op2(k, K_rem, tile, a->tiles) : tile;
-  a->at = tile_at(a, slots, a->size, a->group);
-  KVal next = tile_at(a, idx_add(k, slots, k_idx(k, 1)), a->size, a->group);
-  a->next = k_op2(k, K_sub, next, a->at);
+  KVal slot = idx_mul(k, a->rings ? k_op2(k, K_rem, tile, a->tiles) : tile, a->tile);
+  a->at = lower_slot_at(k, a->kv_head, slot, a->size, a->group);
   if (a->blocks)
-    a->scales_at = tile_at(a, slots, a->size / QBLOCK, a->scales_group);
+    a->scales_at = lower_slot_at(k, a->kv_head, slot, a->size / QBLOCK, a->scales_group);
+  if (a->tokens == 1)
+    a->next =
+        k_op2(k, K_sub, lower_slot_at(k, a->kv_head, idx_add(k, slot, k_idx(k, a->tile)), a->size, a->group),
+              a->at);
   return tile;
 }
 

@@ -74,16 +74,14 @@ static uint64_t state_elements(const Type *t)
 
 uint64_t lower_state_scales(const Type *state)
 {
-  return round_up(state_elements(state), STATE_ALIGN);
+  return round_up(state_elements(state) * kelem_info[lower_state_elem(state)].bytes, STATE_ALIGN);
 }
 
 /* Of a group of slots. q8_0: all codes, then all scales, both in the order of the elements. */
 static uint64_t group_bytes(const Type *t)
 {
-  uint64_t n = state_elements(t);
-  return round_up(t->dtype == DT_Q8_0 ? lower_state_scales(t) + n / QBLOCK * 2
-                                      : n * dtype_info[t->dtype].bytes,
-                  STATE_ALIGN);
+  uint64_t scales = t->dtype == DT_Q8_0 ? state_elements(t) / QBLOCK * kelem_info[KE_f16].bytes : 0;
+  return lower_state_scales(t) + round_up(scales, STATE_ALIGN);
 }
 
 /* Where a head's groups are a multiple of a large power of two apart, they have the same few places in a cache: then one more
@@ -91,8 +89,7 @@ static uint64_t group_bytes(const Type *t)
 static uint64_t spread(const Type *t, uint64_t stride)
 {
   enum { CROWDED = 8 };
-  uint64_t share =
-      state_elements(t) / (uint64_t)t->dim[1] * (t->dtype == DT_Q8_0 ? 1 : dtype_info[t->dtype].bytes);
+  uint64_t share = state_elements(t) / (uint64_t)t->dim[1] * kelem_info[lower_state_elem(t)].bytes;
   return stride / share % CROWDED ? stride : stride + round_up(share, STATE_ALIGN);
 }
 
@@ -130,6 +127,13 @@ static void find_states(Lower *l, const Module *m)
   for (uint32_t i = 0; i < m->states.len; i++)
     if (!l->state_buffer[i])
       at = place_states(l, m, i, at);
+}
+
+KVal lower_slot_at(Kernel *k, KVal head, KVal slot, int64_t size, KVal group)
+{
+  KVal in = k_op2(k, K_rem, slot, k_idx(k, SLOT_GROUP)), row = idx_add(k, idx_mul(k, head, SLOT_GROUP), in);
+  KVal at = k_op2(k, K_mul, k_op2(k, K_div, slot, k_idx(k, SLOT_GROUP)), group);
+  return idx_add(k, at, idx_mul(k, row, size));
 }
 
 bool lower_per_token(const Lower *l, const Type *t)

@@ -78,8 +78,9 @@ Q8aLayout lower_q8a(const Lower *l, int64_t rows, int64_t columns);
 int64_t lower_slots(const Lower *l,
                     const Type *state); /* whole groups: positions are kept at slots mod this */
 KElem lower_state_elem(const Type *state);
-uint64_t
-lower_state_scales(const Type *state); /* q8_0: byte of a group of slots where the f16 scales start */
+uint64_t lower_state_scales(const Type *state); /* q8_0: where a group's f16 scales start, in bytes */
+/* Element where a head's slot starts, if a slot has `size` and a group begins every `group` (idx). Of keys: of a tile's first. */
+KVal lower_slot_at(Kernel *k, KVal head, KVal slot, int64_t size, KVal group);
 bool lower_per_token(const Lower *l, const Type *t); /* first dimension counts the call's tokens */
 
 /* ---- kernels */

@@ -366,30 +366,24 @@ static void stage_update(Row *r)
   uint32_t state = graph_node(l->g, s)->attr.index;
   const Type *t = &l->prog->module->states.data[state].type;
   KElem elem = lower_state_elem(t);
-  int64_t heads = heads_of(r), size = type_last(&r->full), in_tile = l->key_tile,
-          stride = (int64_t)l->state_stride[state];
+  int64_t heads = heads_of(r), size = type_last(&r->full), stride = (int64_t)l->state_stride[state];
   CacheRow c = {.r = r, .elem = elem, .keys = l->state_is_keys[state]};
   KVal head = heads == 1 ? k_idx(k, 0) : k_op2(k, K_rem, r->row, k_idx(k, heads));
   /* a ring, also where the whole context has room: layers with a window and without then share a kernel */
   KVal slot = k_op2(k, K_rem, idx_add(k, k_arg(k, 0), token_of(r)), k_idx(k, lower_slots(l, t)));
 
   c.param = lower_param(l, l->state_buffer[state], 0, elem, KA_WRITE, "state");
-  KVal group = k_op2(k, K_div, slot, k_idx(k, SLOT_GROUP)), lane = k_op2(k, K_rem, slot, k_idx(k, in_tile));
-  KVal row = idx_add(k, idx_mul(k, head, SLOT_GROUP), k_op2(k, K_rem, slot, k_idx(k, SLOT_GROUP)));
-  if (c.keys)
-    row = k_op2(k, K_sub, row, lane); /* where its tile starts */
-  else
-    lane = k_idx(k, 0);
-  c.at =
-      idx_add(k, idx_add(k, idx_mul(k, group, stride / kelem_info[elem].bytes), idx_mul(k, row, size)), lane);
+  KVal lane = c.keys ? k_op2(k, K_rem, slot, k_idx(k, l->key_tile)) : k_idx(k, 0);
+  slot = c.keys ? k_op2(k, K_sub, slot, lane) : slot;
+  c.at = lower_slot_at(k, head, slot, size, k_idx(k, stride / kelem_info[elem].bytes));
+  c.at = idx_add(k, c.at, lane);
   if (t->dtype != DT_Q8_0) {
     lower_columns(l, size, cache_columns, &c);
     return;
   }
-  int64_t blocks = size / QBLOCK;
   c.scales = lower_param(l, l->state_buffer[state], lower_state_scales(t), KE_f16, KA_WRITE, "scales");
-  c.scale_at = idx_add(
-      k, idx_add(k, idx_mul(k, group, stride / kelem_info[KE_f16].bytes), idx_mul(k, row, blocks)), lane);
+  c.scale_at = lower_slot_at(k, head, slot, size / QBLOCK, k_idx(k, stride / kelem_info[KE_f16].bytes));
+  c.scale_at = idx_add(k, c.scale_at, lane);
   cache_blocks(&c, size);
 }
 

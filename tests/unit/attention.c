@@ -116,6 +116,10 @@ Test(attention, a_short_context_touches_the_start_of_the_states)
     const Target *target = target_find("x86-64-v3", &e);
     Program *p;
 
+    if (!alike(m)) {
+      arena_free(&a);
+      continue;
+    }
     cr_assert(passes_run(m, &(PassOptions){.targets = &target, .n_targets = 1}, &p, &e), "%s", e.text);
     Run r = {p, exec_open(p, target, EXEC_EVAL, &e)};
     uint32_t first = 1;
@@ -124,15 +128,13 @@ Test(attention, a_short_context_touches_the_start_of_the_states)
     const Buffer *b = &p->buffers.data[first];
     const uint8_t *state = exec_data(r.x, first);
     uint64_t stride = (b->bytes - b[1].offset) / (GROUPS - 1), touched = 0;
-    for (int i = 0; alike(m) && i < GROUP; i++)
+    for (int i = 0; i < GROUP; i++)
       feed(&r, "decode", i, 1);
     for (uint64_t i = 0; i < p->space_bytes[SPACE_STATE]; i++)
       touched = state[i] ? i : touched;
-    if (alike(m)) {
-      cr_expect_gt(touched, b[1].offset, "seed %d", (int)seed);
-      cr_expect_lt(touched, stride, "seed %d", (int)seed);
-      checked++;
-    }
+    cr_expect_gt(touched, b[1].offset, "seed %d", (int)seed);
+    cr_expect_lt(touched, stride, "seed %d", (int)seed);
+    checked++;
     exec_close(r.x);
     arena_free(&a);
   }
