@@ -137,10 +137,23 @@ static KVal lanes_of(Kernel *k, KVal v, unsigned first, unsigned step, unsigned 
   return n == 1 ? k_extract(k, v, first) : k_shuffle(k, v, v, lane, n);
 }
 
-/* Halves of each four lanes to those of the next vector, or of the same: `left` partial results of each vector become half as many. */
+/* Two vectors to one, or the one that is left to itself: lanes `first` of them and `second`. Returns how many are left. */
+static unsigned combine(Kernel *k, KOp op, KVal *v, unsigned n, const uint8_t *first, const uint8_t *second,
+                        unsigned lanes)
+{
+  bool whole = n == 1 && lanes == kernel_node(k, v[0])->type.lanes; /* `first` is every lane */
+
+  for (unsigned i = 0; i < n; i += 2) {
+    KVal a = v[i], b = v[n > 1 ? i + 1 : i];
+    v[i / 2] = k_op2(k, op, whole ? a : k_shuffle(k, a, b, first, lanes), k_shuffle(k, a, b, second, lanes));
+  }
+  return (n + 1) / 2;
+}
+
+/* `left` lanes of each four belong to one result, of which there are `together` side by side: half as many are left. */
 static unsigned over_fours(Kernel *k, KOp op, KVal *v, unsigned n, unsigned together, unsigned left)
 {
-  unsigned lanes = kernel_node(k, v[0])->type.lanes, pairs = n > 1 ? n / 2 : 1;
+  unsigned lanes = kernel_node(k, v[0])->type.lanes;
   uint8_t first[K_MAX_LANES], second[K_MAX_LANES];
 
   for (unsigned i = 0; i < lanes; i++) {
@@ -148,43 +161,30 @@ static unsigned over_fours(Kernel *k, KOp op, KVal *v, unsigned n, unsigned toge
     first[i] = (uint8_t)(i - in + of + (in / together % 2 ? lanes : 0));
     second[i] = (uint8_t)(n > 1 ? first[i] + 2u : i ^ (left / 2 * together));
   }
-  for (unsigned p = 0; p < pairs; p++) {
-    KVal a = v[n > 1 ? 2 * p : 0], b = v[n > 1 ? 2 * p + 1 : 0];
-    KVal lower = n > 1 ? k_shuffle(k, a, b, first, lanes) : a;
-    v[p] = k_op2(k, op, lower, k_shuffle(k, a, b, second, lanes));
-  }
-  return pairs;
+  return combine(k, op, v, n, first, second, lanes);
 }
 
-/* Upper halves of lanes to the lower ones; where there are two vectors, those of both to one. Fours stay together. */
+/* Of each `part` lanes the upper half to the lower. */
 static unsigned over_halves(Kernel *k, KOp op, KVal *v, unsigned n, unsigned part)
 {
-  unsigned lanes = kernel_node(k, v[0])->type.lanes, left = n > 1 ? lanes : lanes / 2,
-           pairs = n > 1 ? n / 2 : 1;
+  unsigned lanes = kernel_node(k, v[0])->type.lanes / (n > 1 ? 1 : 2);
   uint8_t first[K_MAX_LANES], second[K_MAX_LANES];
 
-  for (unsigned i = 0; i < left; i++) {
+  for (unsigned i = 0; i < lanes; i++) {
     first[i] = (uint8_t)(i / (part / 2) * part + i % (part / 2));
     second[i] = (uint8_t)(first[i] + part / 2);
   }
-  for (unsigned p = 0; p < pairs; p++) {
-    KVal a = v[n > 1 ? 2 * p : 0], b = v[n > 1 ? 2 * p + 1 : 0];
-    v[p] = k_op2(k, op, k_shuffle(k, a, b, first, left), k_shuffle(k, a, b, second, left));
-  }
-  return pairs;
+  return combine(k, op, v, n, first, second, lanes);
 }
 
 /* Within each four first: there a shuffle of two vectors is one short instruction on all targets. The order of a vector's lanes
  * is the same in any company: lanes 0 and 2, 1 and 3, both; then fours by halves. */
 KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n)
 {
-  unsigned results = n, together = 1;
+  unsigned results = n;
 
-  for (unsigned left = 4; left > 1; left /= 2) {
-    bool pairs = n > 1;
-    n = over_fours(k, op, v, n, together, left);
-    together *= pairs ? 2 : 1;
-  }
+  for (unsigned left = 4; left > 1; left /= 2)
+    n = over_fours(k, op, v, n, results / n, left);
   for (unsigned part = kernel_node(k, v[0])->type.lanes; part > 4; part /= 2)
     n = over_halves(k, op, v, n, part);
   return lanes_of(k, v[0], 0, 1, results);
@@ -288,7 +288,7 @@ static KVal best_tops(const Blocks *b)
   Kernel *k = b->l->k;
   unsigned lanes = b->n * QUANT_TRIALS;
   KVal error[MAX_BLOCKS * QUANT_TRIALS];
-  KType i32 = ktype(KE_i32, lanes), f32 = ktype(KE_f32, lanes);
+  KType i32 = ktype(KE_i32, lanes);
   KVal which = k_int(k, i32, QUANT_TRIALS - 1);
 
   trial_errors(b, error);
@@ -298,7 +298,7 @@ static KVal best_tops(const Blocks *b)
   KVal bits = k_bitcast(k, i32, mul(k, lower_over_lanes(k, K_add, error, lanes), mul(k, unit, unit)));
   bits = k_op2(k, K_or, k_op2(k, K_and, bits, k_int(k, i32, -QUANT_TRIALS)), trial);
   KVal best = k_shift(k, K_shl, k_op2(k, K_and, least_of_fours(k, bits), which), TOP_ONE_BIT);
-  return k_bitcast(k, f32, k_op2(k, K_sub, k_int(k, i32, TOP_BITS), best));
+  return k_bitcast(k, ktype(KE_f32, lanes), k_op2(k, K_sub, k_int(k, i32, TOP_BITS), best));
 }
 
 /* Codes, to memory; returns the sums of the first and the second half of each block. */
