@@ -21,6 +21,8 @@ typedef struct {
   bool among; /* the launch before was for all threads */
 } Job;
 
+_Static_assert(sizeof(Job) <= MI_POOL_JOB, "threads get a copy");
+
 static const void *in_image(const MiImage *image, uint64_t offset)
 {
   return (const uint8_t *)image + offset;
@@ -218,7 +220,7 @@ static int64_t length_of_share(const void *job, unsigned share, unsigned n_share
   return length;
 }
 
-static void run_piece(void *arg, const MiPoolPiece *piece)
+static void run_piece(const void *arg, const MiPoolPiece *piece)
 {
   const Job *job = arg;
   const MiEngine *e = job->e;
@@ -276,7 +278,7 @@ static const MiPart *run_launch(MiEngine *e, Job *job)
   if (w.alone)
     run_piece(job, &(MiPoolPiece){.n_shares = 1, .hi = w.iterations});
   else
-    mi_pool_run(e->pool, run_piece, length_of_share, job);
+    mi_pool_run(e->pool, run_piece, length_of_share, job, sizeof *job);
   job->among = !w.alone;
   if (e->profiling) {
     MiProfileRow *r = &e->profile[job->part - e->parts];

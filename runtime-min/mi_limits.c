@@ -11,15 +11,17 @@ enum { BLOCK = 8192, LEAST = 1024, PASSES = 3 }; /* words; blocks of a pass, or 
 typedef struct {
   const uint64_t *words;
   int64_t blocks, total; /* there are; to read */
-  uint64_t sum;          /* keeps the reads alive */
+  uint64_t *sum;         /* keeps the reads alive */
 } Reading;
+
+_Static_assert(sizeof(Reading) <= MI_POOL_JOB, "threads get a copy");
 
 /* From four places at once, which asks more of memory than one stream does. Sums with names stay in registers however
  * little the compiler tries. */
-static void read_blocks(void *job, const MiPoolPiece *piece)
+static void read_blocks(const void *job, const MiPoolPiece *piece)
 {
   enum { QUARTER = BLOCK / 4 };
-  Reading *r = job;
+  const Reading *r = job;
   int64_t first = mi_pool_begin(r->total, piece->share, piece->n_shares);
   uint64_t a = 0, b = 0, c = 0, d = 0;
 
@@ -30,7 +32,7 @@ static void read_blocks(void *job, const MiPoolPiece *piece)
       a += p[1], b += p[QUARTER + 1], c += p[2 * QUARTER + 1], d += p[3 * QUARTER + 1];
     }
   }
-  __atomic_fetch_add(&r->sum, a + b + c + d, __ATOMIC_RELAXED);
+  __atomic_fetch_add(r->sum, a + b + c + d, __ATOMIC_RELAXED);
 }
 
 static int64_t blocks_to_read(const void *job, unsigned share, unsigned n_shares)
@@ -43,13 +45,14 @@ static int64_t blocks_to_read(const void *job, unsigned share, unsigned n_shares
 static double read_rate(const MiEngine *e)
 {
   const void *weights = (const char *)e->image + e->image->weights; /* begin a page */
-  Reading r = {weights, (int64_t)(e->image->weights_bytes / (BLOCK * sizeof *r.words)), 0, 0};
+  uint64_t sum = 0;
+  Reading r = {weights, (int64_t)(e->image->weights_bytes / (BLOCK * sizeof *r.words)), 0, &sum};
   double best = 0;
 
   r.total = r.blocks > LEAST ? r.blocks : LEAST;
   for (int i = 0; i < PASSES && r.blocks; i++) {
     uint64_t start = mi_host_clock_ns();
-    mi_pool_run(e->pool, read_blocks, blocks_to_read, &r);
+    mi_pool_run(e->pool, read_blocks, blocks_to_read, &r, sizeof r);
     uint64_t ns = mi_host_clock_ns() - start;
     double rate = (double)r.total * BLOCK * sizeof *r.words / (double)(ns ? ns : 1);
     best = rate > best ? rate : best;

@@ -4,12 +4,14 @@
  * itself, and takes it in pieces; who has finished takes from others. A share's cursor carries the
  * number of the run: a cursor of an older run reads as "nothing taken yet", and no one has to reset it.
  *
- * A worker enters a run through a gate, and nobody waits for one that has not come: the main thread does
- * what is left, closes the gate, and waits only for those inside. So a worker that the system has put
+ * Launches last some microseconds, and a cache line takes a fifth of one from core to core: all that starts a run is one
+ * line, and a worker's part in its end is another. Workers copy the run from that line as readers of a sequence lock do.
+ * A copy may be stale, which is harmless: a run ends when all its iterations have been taken and done, so
+ * whoever comes late finds nothing to take. Nobody waits for a worker that has not come: one that the system has put
  * aside, on a busy machine, costs its share of the speed, but no time slice for each launch.
  *
- * Sleeping follows Dekker's pattern: a sleeper first says that it sleeps, and then the futex compares the
- * gate; a waker first changes the gate, and then looks for sleepers. Both with seq_cst. */
+ * Sleeping follows Dekker's pattern: a sleeper first says that it sleeps, and then the futex compares the word that it
+ * waits for; a waker first changes the word, and then looks for sleepers. Both with seq_cst. */
 #define _GNU_SOURCE
 #include "mi_pool.h"
 #include "mi_host.h"
@@ -18,6 +20,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 #ifdef __linux__
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -31,30 +34,31 @@ enum {
   STACK_BYTES = 1 << 19, /* kernels keep little on the stack */
 };
 
-/* The gate: how many workers are inside, whether it is open, the run's number above that (cut off: a worker
- * that sleeps for exactly 2^20 runs misses one, which is harmless). */
-enum { INSIDE = 0x7ff, OPEN = 0x800, RUN_SHIFT = 12 };
+typedef struct {
+  MiPoolWork *work; /* NULL: the pool ends */
+  MiPoolLength *length;
+  uint64_t job[MI_POOL_JOB / sizeof(uint64_t)];
+} Task;
 
 typedef struct {
-  _Alignas(64) _Atomic uint64_t cursor; /* run << 32 | next iteration */
+  _Alignas(64) _Atomic uint64_t cursor; /* of its share: run << 32 | next iteration */
+  _Atomic uint64_t done;                /* iterations that this thread has ever done */
   MiPool *pool;
   unsigned index;
   pthread_t thread;
 } Worker;
 
-_Static_assert((int)MI_POOL_MAX <= (int)INSIDE, "the gate counts all workers");
-
 struct MiPool {
-  _Alignas(64) _Atomic uint32_t gate;
-  _Atomic uint32_t sleepers;     /* workers that wait for it to open */
-  _Atomic uint32_t main_sleeps;  /* the main thread waits for it to be left */
-  _Alignas(64) MiPoolWork *work; /* from here on: written only when nobody is inside */
-  MiPoolLength *length;
-  void *job;
-  uint32_t run;
+  _Alignas(64) _Atomic uint32_t run; /* odd while what follows is written; one line */
+  _Atomic(MiPoolWork *) work;
+  _Atomic(MiPoolLength *) length;
+  _Atomic uint64_t job[MI_POOL_JOB / sizeof(uint64_t)];
+  _Alignas(64) _Atomic uint32_t sleepers; /* workers that wait for a run */
+  _Atomic uint32_t main_sleeps;           /* until `finished` changes */
+  _Atomic uint32_t finished;
+  uint64_t expected; /* iterations of all runs */
   unsigned n_threads;
   unsigned spin_ns;
-  bool quit;
 #ifndef __linux__
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -63,26 +67,29 @@ struct MiPool {
 };
 
 #ifdef __linux__
-static void sleep_while(MiPool *p, uint32_t gate)
+static void sleep_while(MiPool *p, _Atomic uint32_t *word, uint32_t value)
 {
-  syscall(SYS_futex, &p->gate, FUTEX_WAIT_PRIVATE, gate, NULL, NULL, 0);
+  (void)p;
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 }
 
-static void wake_all(MiPool *p)
+static void wake_all(MiPool *p, _Atomic uint32_t *word)
 {
-  syscall(SYS_futex, &p->gate, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+  (void)p;
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 #else
-static void sleep_while(MiPool *p, uint32_t gate)
+static void sleep_while(MiPool *p, _Atomic uint32_t *word, uint32_t value)
 {
   pthread_mutex_lock(&p->lock);
-  if (atomic_load(&p->gate) == gate)
+  if (atomic_load(word) == value)
     pthread_cond_wait(&p->changed, &p->lock);
   pthread_mutex_unlock(&p->lock);
 }
 
-static void wake_all(MiPool *p)
+static void wake_all(MiPool *p, _Atomic uint32_t *word)
 {
+  (void)word;
   pthread_mutex_lock(&p->lock);
   pthread_cond_broadcast(&p->changed);
   pthread_mutex_unlock(&p->lock);
@@ -98,129 +105,171 @@ static inline void relax(void)
 #endif
 }
 
-/* Whether the gate is what the waiting thread wants: open for a run that it has not seen, or left by all. */
-typedef bool Wanted(uint32_t gate, uint32_t run);
+/* Whether what a thread waits for has come: a run after the one that it knows, or the end of all iterations. */
+typedef bool Come(MiPool *p, uint32_t run);
 
-static bool is_new_run(uint32_t gate, uint32_t last)
+static bool next_run(MiPool *p, uint32_t known)
 {
-  return (gate & OPEN) && gate >> RUN_SHIFT != (last << RUN_SHIFT) >> RUN_SHIFT;
+  uint32_t run = atomic_load(&p->run);
+
+  return run != known && !(run & 1);
 }
 
-static bool is_left(uint32_t gate, uint32_t run)
+static bool all_done(MiPool *p, uint32_t run)
 {
+  uint64_t done = 0;
+
   (void)run;
-  return !(gate & INSIDE);
+  for (unsigned i = 0; i < p->n_threads; i++)
+    done += atomic_load(&p->workers[i].done);
+  return done == p->expected;
 }
 
-/* Spins, then sleeps, until the gate is as wanted; returns it. */
-static uint32_t wait_for(MiPool *p, Wanted *wanted, uint32_t run, _Atomic uint32_t *asleep)
+static bool spin_until(MiPool *p, Come *come, uint32_t run)
 {
   uint64_t start = p->spin_ns ? mi_host_clock_ns() : 0;
-  uint32_t gate;
 
-  do {
+  do
     for (int i = 0; i < SPINS_PER_LOOK; i++) {
-      gate = atomic_load_explicit(&p->gate, memory_order_acquire);
-      if (wanted(gate, run))
-        return gate;
+      if (come(p, run))
+        return true;
       if (!p->spin_ns)
-        break;
+        return false;
       relax();
     }
-  } while (p->spin_ns && mi_host_clock_ns() - start < p->spin_ns);
-  atomic_fetch_add(asleep, 1);
-  while (!wanted(gate = atomic_load(&p->gate), run))
-    sleep_while(p, gate);
-  atomic_fetch_sub(asleep, 1);
-  return gate;
+  while (mi_host_clock_ns() - start < p->spin_ns);
+  return false;
 }
 
-/* Takes the next piece of a share: a third of what is left of it. */
-static bool take(MiPool *p, MiPoolPiece *piece)
+/* Spins, then sleeps, until it has come; `word` changes when it may have. */
+static void wait_until(MiPool *p, Come *come, uint32_t run, _Atomic uint32_t *word, _Atomic uint32_t *asleep)
 {
-  int64_t end = p->length(p->job, piece->share, p->n_threads), least = (end + PIECES_MAX - 1) / PIECES_MAX;
-  _Atomic uint64_t *cursor = &p->workers[piece->share].cursor;
+  if (spin_until(p, come, run))
+    return;
+  atomic_fetch_add(asleep, 1);
+  for (;;) {
+    uint32_t value = atomic_load(word);
+    if (come(p, run))
+      break;
+    sleep_while(p, word, value);
+  }
+  atomic_fetch_sub(asleep, 1);
+}
+
+/* Takes the next piece of a share of `end` iterations: a third of what is left of it. */
+static bool take(_Atomic uint64_t *cursor, uint32_t run, int64_t end, MiPoolPiece *piece)
+{
+  int64_t least = (end + PIECES_MAX - 1) / PIECES_MAX;
   uint64_t seen = atomic_load_explicit(cursor, memory_order_relaxed);
 
   for (;;) {
-    bool fresh = seen >> 32 != p->run;
-    int64_t next = fresh ? 0 : (int64_t)(uint32_t)seen, some = (end - next) / 3;
-    if (next >= end)
+    int32_t ahead = (int32_t)((uint32_t)(seen >> 32) - run);
+    int64_t next = ahead < 0 ? 0 : (int64_t)(uint32_t)seen, some = (end - next) / 3;
+    if (ahead > 0 || next >= end)
       return false;
     some = some < least ? least : some;
     piece->lo = next;
     piece->hi = end - next < some ? end : next + some;
-    uint64_t taken = (uint64_t)p->run << 32 | (uint32_t)piece->hi;
+    uint64_t taken = (uint64_t)run << 32 | (uint32_t)piece->hi;
     if (atomic_compare_exchange_weak_explicit(cursor, &seen, taken, memory_order_relaxed,
                                               memory_order_relaxed))
       return true;
   }
 }
 
-/* The own share, then those of the others. Workers look at few of them, which is enough to keep busy; the
- * main thread at all. */
-static void work_on(MiPool *p, unsigned self)
+static void add_done(MiPool *p, unsigned self, int64_t iterations)
 {
-  MiPoolPiece piece = {.thread = self, .n_shares = p->n_threads};
+  _Atomic uint64_t *done = &p->workers[self].done;
 
-  for (unsigned step = 0; step < p->n_threads; step = self == 0 || !step ? step + 1 : step * 2) {
-    piece.share = (self + step) % p->n_threads;
-    while (take(p, &piece))
-      p->work(p->job, &piece);
+  if (!iterations)
+    return;
+  atomic_store(done, atomic_load_explicit(done, memory_order_relaxed) + (uint64_t)iterations);
+  if (self && atomic_load(&p->main_sleeps)) {
+    atomic_fetch_add(&p->finished, 1);
+    wake_all(p, &p->finished);
   }
 }
 
-static bool enter(MiPool *p, uint32_t gate)
+/* The own share, then those of the others. Workers look at few of them, which is enough to keep busy; the
+ * main thread at all. What is done is said before the next share is looked at: someone may wait for it. Returns how
+ * many iterations those shares have. */
+static int64_t work_on(MiPool *p, unsigned self, uint32_t run, const Task *t)
 {
-  return atomic_compare_exchange_strong(&p->gate, &gate, gate + 1);
+  MiPoolPiece piece = {.thread = self, .n_shares = p->n_threads};
+  int64_t length = 0;
+
+  for (unsigned step = 0; step < p->n_threads; step = self == 0 || !step ? step + 1 : step * 2) {
+    piece.share = (self + step) % p->n_threads;
+    _Atomic uint64_t *cursor = &p->workers[piece.share].cursor;
+    int64_t end = t->length(t->job, piece.share, p->n_threads), done = 0;
+    while (take(cursor, run, end, &piece)) {
+      t->work(t->job, &piece);
+      done += piece.hi - piece.lo;
+    }
+    if (!end && !self) /* so that no cursor falls behind by more runs than their numbers can tell */
+      atomic_store_explicit(cursor, (uint64_t)run << 32, memory_order_relaxed);
+    add_done(p, self, done);
+    length += end;
+  }
+  return length;
 }
 
-static void leave(MiPool *p)
+/* Copies what is to be done; false if the main thread was just writing it. */
+static bool copy_task(MiPool *p, uint32_t *run, Task *t)
 {
-  uint32_t before = atomic_fetch_sub(&p->gate, 1);
-
-  if ((before & (INSIDE | OPEN)) == 1 && atomic_load(&p->main_sleeps))
-    wake_all(p);
+  *run = atomic_load_explicit(&p->run, memory_order_acquire);
+  t->work = atomic_load_explicit(&p->work, memory_order_relaxed);
+  t->length = atomic_load_explicit(&p->length, memory_order_relaxed);
+  for (size_t i = 0; i < sizeof t->job / sizeof *t->job; i++)
+    t->job[i] = atomic_load_explicit(&p->job[i], memory_order_relaxed);
+  atomic_thread_fence(memory_order_acquire);
+  return !(*run & 1) && atomic_load_explicit(&p->run, memory_order_relaxed) == *run;
 }
 
 static void *worker_main(void *arg)
 {
   Worker *w = arg;
   MiPool *p = w->pool;
-  uint32_t last = 0;
+  uint32_t run = 0;
+  Task task;
 
   for (;;) {
-    if (!enter(p, wait_for(p, is_new_run, last, &p->sleepers)))
-      continue; /* the gate has changed meanwhile */
-    if (p->quit)
+    wait_until(p, next_run, run, &p->run, &p->sleepers);
+    while (!copy_task(p, &run, &task))
+      relax();
+    if (!task.work)
       return NULL;
-    last = p->run;
-    work_on(p, w->index);
-    leave(p);
+    work_on(p, w->index, run, &task);
   }
 }
 
-static void open_gate(MiPool *p)
+static void begin_run(MiPool *p, const Task *t)
 {
-  p->run++;
-  atomic_store(&p->gate, p->run << RUN_SHIFT | OPEN);
+  uint32_t run = atomic_load_explicit(&p->run, memory_order_relaxed);
+
+  atomic_store_explicit(&p->run, run + 1, memory_order_relaxed);
+  atomic_thread_fence(memory_order_release);
+  atomic_store_explicit(&p->work, t->work, memory_order_relaxed);
+  atomic_store_explicit(&p->length, t->length, memory_order_relaxed);
+  for (size_t i = 0; i < sizeof t->job / sizeof *t->job; i++)
+    atomic_store_explicit(&p->job[i], t->job[i], memory_order_relaxed);
+  atomic_store(&p->run, run + 2);
   if (atomic_load(&p->sleepers))
-    wake_all(p);
+    wake_all(p, &p->run);
 }
 
-void mi_pool_run(MiPool *p, MiPoolWork *work, MiPoolLength *length, void *job)
+void mi_pool_run(MiPool *p, MiPoolWork *work, MiPoolLength *length, const void *job, size_t bytes)
 {
+  Task task = {.work = work, .length = length};
+
   if (p->n_threads == 1) { /* nobody to wait for */
     work(job, &(MiPoolPiece){.n_shares = 1, .hi = length(job, 0, 1)});
     return;
   }
-  p->work = work;
-  p->length = length;
-  p->job = job;
-  open_gate(p);
-  work_on(p, 0);
-  atomic_fetch_and(&p->gate, ~(uint32_t)OPEN);
-  wait_for(p, is_left, 0, &p->main_sleeps);
+  memcpy(task.job, job, bytes);
+  begin_run(p, &task);
+  p->expected += (uint64_t)work_on(p, 0, atomic_load_explicit(&p->run, memory_order_relaxed), &task);
+  wait_until(p, all_done, 0, &p->finished, &p->main_sleeps);
 }
 
 size_t mi_pool_bytes(unsigned n_threads)
@@ -269,8 +318,7 @@ MiPool *mi_pool_start(void *memory, unsigned n_threads)
 
 void mi_pool_stop(MiPool *p)
 {
-  p->quit = true;
-  open_gate(p);
+  begin_run(p, &(Task){0});
   for (unsigned i = 1; i < p->n_threads; i++)
     pthread_join(p->workers[i].thread, NULL);
 }

@@ -8,7 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MI_POOL_MAX = 1024 };
+enum {
+  MI_POOL_MAX = 1024, /* threads */
+  MI_POOL_JOB = 40,   /* bytes that a run is told; with what goes beside them, a cache line */
+};
 
 typedef struct MiPool MiPool;
 
@@ -18,9 +21,11 @@ typedef struct {
   int64_t lo, hi;
 } MiPoolPiece;
 
-typedef void MiPoolWork(void *job, const MiPoolPiece *piece);
+/* `job` is a copy, 8-byte aligned. */
+typedef void MiPoolWork(const void *job, const MiPoolPiece *piece);
 
-/* How many iterations a share has, below 2^31. Any thread may ask, at any time of the run. */
+/* How many iterations a share has, below 2^31. Any thread may ask, and one that is late even after the run: only the job's
+ * own bytes, and what never changes, may be asked for it. */
 typedef int64_t MiPoolLength(const void *job, unsigned share, unsigned n_shares);
 
 /* Where a share of so many iterations begins that are cut evenly; share may be n_shares, for the end. */
@@ -35,8 +40,8 @@ size_t mi_pool_bytes(unsigned n_threads);
 /* Starts n_threads - 1 workers. NULL if the system gives no more threads; errno says why. */
 MiPool *mi_pool_start(void *memory, unsigned n_threads);
 
-/* Results must not depend on how shares are cut, nor on their number. */
-void mi_pool_run(MiPool *p, MiPoolWork *work, MiPoolLength *length, void *job);
+/* Results must not depend on how shares are cut, nor on their number. The job has at most MI_POOL_JOB bytes. */
+void mi_pool_run(MiPool *p, MiPoolWork *work, MiPoolLength *length, const void *job, size_t bytes);
 
 /* Ends the workers; the memory is the caller's again. */
 void mi_pool_stop(MiPool *p);

@@ -224,8 +224,7 @@ Test(runtime, threads_do_not_change_results)
 enum { WIDE = 300 };
 
 typedef struct {
-  _Atomic uint32_t hits[WIDE];
-  _Atomic uint32_t calls;
+  _Atomic uint32_t *hits, *calls;
   int64_t total;
   bool lopsided; /* the last share has nearly all */
 } Hits;
@@ -242,37 +241,35 @@ static int64_t hits_of_share(const void *job, unsigned share, unsigned n_shares)
   return share_begins(job, share + 1, n_shares) - share_begins(job, share, n_shares);
 }
 
-static void count_hits(void *job, const MiPoolPiece *piece)
+static void count_hits(const void *job, const MiPoolPiece *piece)
 {
-  Hits *h = job;
+  const Hits *h = job;
   int64_t first = share_begins(h, piece->share, piece->n_shares);
 
-  atomic_fetch_add(&h->calls, 1);
+  atomic_fetch_add(h->calls, 1);
   for (int64_t i = first + piece->lo; i < first + piece->hi; i++)
     atomic_fetch_add_explicit(&h->hits[i], 1, memory_order_relaxed);
 }
 
 static void stress_pool(unsigned threads, uint32_t runs)
 {
-  static Hits h;
   void *memory = mi_host_map(mi_pool_bytes(threads));
   MiPool *p = mi_pool_start(memory, threads);
+  _Atomic uint32_t hits[WIDE] = {0}, calls = 0;
   uint32_t expected[WIDE] = {0};
 
-  memset(&h, 0, sizeof h);
   cr_assert_not_null(p);
   for (uint32_t i = 0; i < runs; i++) {
-    h.total = i % 7 == 0 ? 1 : i % WIDE + 1;
-    h.lopsided = i % 3 == 0;
-    mi_pool_run(p, count_hits, hits_of_share, &h);
+    Hits h = {hits, &calls, i % 7 == 0 ? 1 : i % WIDE + 1, i % 3 == 0};
+    mi_pool_run(p, count_hits, hits_of_share, &h, sizeof h);
     for (int64_t k = 0; k < h.total; k++)
       expected[k]++;
   }
   mi_pool_stop(p);
   mi_host_unmap(memory, mi_pool_bytes(threads));
   for (int i = 0; i < WIDE; i++)
-    cr_assert_eq(h.hits[i], expected[i], "%u threads: iteration %d ran %u times, not %u", threads, i,
-                 h.hits[i], expected[i]);
+    cr_assert_eq(hits[i], expected[i], "%u threads: iteration %d ran %u times, not %u", threads, i, hits[i],
+                 expected[i]);
 }
 
 Test(runtime, pool_runs_each_iteration_once)
@@ -285,7 +282,8 @@ Test(runtime, pool_runs_each_iteration_once)
 
 Test(runtime, pool_wakes_sleepers)
 {
-  static Hits h = {.total = WIDE};
+  _Atomic uint32_t hits[WIDE] = {0}, calls = 0;
+  Hits h = {hits, &calls, WIDE, false};
   void *memory = mi_host_map(mi_pool_bytes(3));
   MiPool *p = mi_pool_start(memory, 3);
 
@@ -293,22 +291,23 @@ Test(runtime, pool_wakes_sleepers)
   for (int i = 0; i < 20; i++) {
     for (uint64_t until = mi_host_clock_ns() + 1000000; mi_host_clock_ns() < until;) {
     } /* workers fall asleep meanwhile */
-    mi_pool_run(p, count_hits, hits_of_share, &h);
+    mi_pool_run(p, count_hits, hits_of_share, &h, sizeof h);
   }
   mi_pool_stop(p);
   mi_host_unmap(memory, mi_pool_bytes(3));
   for (int i = 0; i < WIDE; i++)
-    cr_assert_eq(h.hits[i], 20);
+    cr_assert_eq(hits[i], 20);
 }
 
 Test(runtime, pool_of_one_makes_one_call)
 {
-  static Hits h = {.total = WIDE};
+  _Atomic uint32_t hits[WIDE] = {0}, calls = 0;
+  Hits h = {hits, &calls, WIDE, false};
   void *memory = mi_host_map(mi_pool_bytes(1));
   MiPool *p = mi_pool_start(memory, 1);
 
-  mi_pool_run(p, count_hits, hits_of_share, &h);
-  cr_assert_eq(h.calls, 1);
+  mi_pool_run(p, count_hits, hits_of_share, &h, sizeof h);
+  cr_assert_eq(calls, 1);
   mi_pool_stop(p);
   mi_host_unmap(memory, mi_pool_bytes(1));
 }
