@@ -13,6 +13,10 @@ enum { MI_ARGS = 3 }; /* of the call; a grid's constants follow */
  * took part in it is worth less to stay alone: half of what it reads lies in their caches. */
 enum { SMALL_WORK = 400000, SMALL_WORK_AMONG = 100000 };
 
+/* A multiply-add of attention takes so many times as long as one of codes: floats, of keys and values that the weights have
+ * driven from the caches since the token before. */
+enum { ATTENTION_COST = 16 };
+
 typedef struct {
   const MiEngine *e;
   const MiPart *part;  /* the launch's first */
@@ -245,8 +249,8 @@ static void run_piece(const void *arg, const MiPoolPiece *piece)
 typedef struct {
   const MiPart *last;
   int64_t iterations;
-  double bytes, ops;
-  bool alone; /* not worth waking anyone */
+  double bytes, ops, cost; /* cost: multiply-adds of codes and bytes that take as long */
+  bool alone;              /* not worth waking anyone */
 } Work;
 
 static Work work_of(const Job *job)
@@ -259,13 +263,14 @@ static Work work_of(const Job *job)
     const MiGrid *g = &job->grids[part->grid];
     double times = !g->span ? 1 : seen < g->span ? seen : g->span;
     w.iterations += iterations(g, job->args[1]);
-    w.bytes += g->bytes * times;
-    w.ops += g->ops * times * tokens;
+    double bytes = g->bytes * times, ops = g->ops * times * tokens;
+    w.bytes += bytes;
+    w.ops += ops;
+    w.cost += bytes + ops * (g->span ? ATTENTION_COST : 1);
     known &= g->ops > 0; /* bytes alone say nothing of activations */
     w.last = part->last ? part : NULL;
   }
-  w.alone =
-      w.iterations <= 1 || (known && w.bytes + w.ops < (double)(job->among ? SMALL_WORK_AMONG : SMALL_WORK));
+  w.alone = w.iterations <= 1 || (known && w.cost < (double)(job->among ? SMALL_WORK_AMONG : SMALL_WORK));
   return w;
 }
 
