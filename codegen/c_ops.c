@@ -61,6 +61,7 @@ static const struct {
     [K_load] = {"", NULL, print_load, NULL},
     [K_store] = {"", NULL, print_store, NULL},
     [K_prefetch] = {"", NULL, print_prefetch, NULL},
+    [K_pin] = {"%0", NULL, print_lanewise, NULL},
     [K_splat] = {"%0", NULL, print_splat, NULL},
     [K_extract] = {"%0{%i}", NULL, print_lanewise, NULL},
     [K_shuffle] = {"", NULL, print_shuffle, NULL},

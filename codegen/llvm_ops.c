@@ -407,6 +407,25 @@ static LLVMValueRef print_select(Printer *p, const KNode *n, const Row *row)
   return LLVMBuildSelect(p->b, llvm_in(p, 0), llvm_in(p, 1), llvm_in(p, 2), "");
 }
 
+/* An empty piece of assembler that may change the value, and has an effect: neither the scheduler nor the combiner of sums
+ * looks across it. Of whole registers only; for others the hint is dropped. */
+static LLVMValueRef print_pin(Printer *p, const KNode *n, const Row *row)
+{
+  static const char any_vector_register[] = "=v,0"; /* x86's name for it */
+  LLVMTypeRef words = llvm_type(p, ktype(KE_i32, p->target->vector_bytes / 4u));
+  LLVMValueRef in = llvm_in(p, 0);
+
+  (void)row;
+  if (n->type.elem == KE_bool || ktype_bytes(n->type) != p->target->vector_bytes)
+    return in;
+  LLVMTypeRef type = LLVMFunctionType(words, &words, 1, false);
+  LLVMValueRef nothing = LLVMGetInlineAsm(type, "", 0, any_vector_register, strlen(any_vector_register), true,
+                                          false, LLVMInlineAsmDialectATT, false);
+  LLVMValueRef bits = LLVMBuildBitCast(p->b, in, words, "");
+  bits = LLVMBuildCall2(p->b, type, nothing, &bits, 1, "");
+  return LLVMBuildBitCast(p->b, bits, llvm_type(p, n->type), "");
+}
+
 /* ---- conversions */
 
 static LLVMValueRef print_cast(Printer *p, const KNode *n, const Row *row)
@@ -448,6 +467,7 @@ static const Row rows[K_COUNT] = {
     [K_load]    = {print_load, 0, 0, 0},
     [K_store]   = {print_store, 0, 0, 0},
     [K_prefetch] = {print_prefetch, 0, 0, 0},
+    [K_pin]     = {print_pin, 0, 0, 0},
     [K_splat]   = {print_splat, 0, 0, 0},
     [K_extract] = {print_extract, 0, 0, 0},
     [K_shuffle] = {print_shuffle, 0, 0, 0},

@@ -418,8 +418,8 @@ static Run *const run_by_elem[K_COUNT][KE_COUNT] = {
     [K_rmax] = ROW_ARITH(rmax), [K_shuffle] = ROW_SIZE(shuffle),
 };
 static Run *const run_by_op[K_COUNT] = {
-    [K_grid] = move, [K_cast] = cast, [K_cast_sat] = cast, [K_bitcast] = move,
-    [K_dot4] = dot4, [K_dot2] = dot2, [K_dot2w] = dot2w,   [K_widen] = widen,
+    [K_grid] = move, [K_pin] = move,  [K_cast] = cast,   [K_cast_sat] = cast, [K_bitcast] = move,
+    [K_dot4] = dot4, [K_dot2] = dot2, [K_dot2w] = dot2w, [K_widen] = widen,
 };
 
 Run *kernel_run(KOp op, KType type, KType in)

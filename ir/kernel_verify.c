@@ -139,6 +139,7 @@ static bool check_node(const Check *c)
             n->imm.i > 0) ||
            bad(c, "needs idx bounds and a positive step");
   case K_carry:
+  case K_pin:
   case K_else:
   case K_end: return true;
   case K_if: return ktype_eq(in_type(c, 0), ktype(KE_bool, 1)) || bad(c, "needs a bool");

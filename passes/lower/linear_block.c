@@ -14,7 +14,7 @@
 
 #include <assert.h>
 
-enum { FOURS = QBLOCK / 4, MAX_RUNS = 2, LOOP_LEAST = 3, MAX_SUMS = MAX_TILE * MAX_VEC };
+enum { FOURS = QBLOCK / 4, MAX_RUNS = 2, MAX_SUMS = MAX_TILE * MAX_VEC };
 
 /* A matrix and its activations. */
 typedef struct {
@@ -210,29 +210,6 @@ static Run run_from(const Linear *c, const Block *b, const Run *r, KVal j)
   return now;
 }
 
-/* `n` fours, as many as may be added in 16 bits, from `first` on. The first has nothing to be added to. */
-static void looped_fours(const Linear *c, const Block *b, const Run *r, unsigned first, unsigned n, Dots *d)
-{
-  Kernel *k = c->l->k;
-  KVal carry[MAX_SUMS], next[MAX_SUMS];
-  Dot *sum[MAX_SUMS];
-  uint32_t sums = dots_in_use(c, d, sum);
-
-  for (uint32_t i = 0; i < sums; i++)
-    lower_dot_flush(c->l, sum[i]);
-  four_sums(c, b, r, first, d);
-  KVal j = k_loop(k, k_idx(k, first + 1), k_idx(k, first + n), 1);
-  for (uint32_t i = 0; i < sums; i++)
-    *sum[i] = (Dot){sum[i]->sum32, carry[i] = k_carry(k, sum[i]->sum16), 1};
-  Run now = run_from(c, b, r, j);
-  four_sums(c, b, &now, 0, d);
-  for (uint32_t i = 0; i < sums; i++) {
-    next[i] = sum[i]->sum16;
-    sum[i]->sum16 = carry[i];
-  }
-  k_end(k, next, sums);
-}
-
 /* All columns, `n` fours at once. */
 static void looped_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
 {
@@ -254,38 +231,69 @@ static void looped_sums(const Linear *c, const Block *b, const Run *r, unsigned 
   k_end(k, next, sums);
 }
 
-/* Sums of products in 16 bits are made in loops: unrolled, LLVM takes one token after the other, and keeps codes for the next in registers
- * that there are not. */
+/* Sums stay what they are, four by four. Else LLVM adds those of several fours first and then to the sum, or takes one token
+ * after the other, and keeps codes for the next, in registers that there are not. */
+static void pin_sums(const Linear *c, Dots *d)
+{
+  Dot *sum[MAX_SUMS];
+  uint32_t n = dots_in_use(c, d, sum);
+
+  for (uint32_t i = 0; i < n; i++) {
+    KVal *v = sum[i]->in16 ? &sum[i]->sum16 : &sum[i]->sum32;
+    *v = k_op1(c->l->k, K_pin, *v);
+  }
+}
+
 static void all_fours(const Linear *c, const Block *b, const Run *r, Dots *d)
 {
-  unsigned fours = FOURS / b->runs, safe = (unsigned)b->plan.safe;
-
   if (b->unpacked && b->runs == 1 && (b->words > 1 || b->plan.kind == DOT4)) {
     looped_sums(c, b, r, b->words > 1 ? 1 : FOURS / 4, d);
     return;
   }
-  if (b->unpacked && b->plan.kind == DOT2 && safe >= LOOP_LEAST) {
-    for (unsigned n = 0; n < fours; n += safe)
-      looped_fours(c, b, r, n, fours - n < safe ? fours - n : safe, d);
-    return;
-  }
-  for (unsigned n = 0; n < fours; n++)
+  for (unsigned n = 0; n < FOURS / b->runs; n++) {
     four_sums(c, b, r, r->first + n, d);
+    if (b->unpacked && b->plan.kind == DOT2)
+      pin_sums(c, d);
+  }
 }
 
-static void run_sums(const Linear *c, const Block *b, const Run *r, Sums *s)
+/* From the start of a run to its scales, and from there to its minima. */
+static int64_t run_scales(const Linear *c, const Block *b)
+{
+  return b->words * FOURS / b->runs * linear_rows(c);
+}
+
+/* Of an unpacked run. */
+static void load_scales(const Linear *c, const Block *b, Run *r)
+{
+  Kernel *k = c->l->k;
+  int64_t scales = run_scales(c, b);
+
+  for (unsigned i = 0; i < c->vecs; i++) {
+    r->scale[i] = k_load(k, linear_vec(c, KE_f32, 1), linear_scratch(c), r->codes, scales + i * c->lanes);
+    if (has_min(b->dtype))
+      r->min[i] = k_load(k, linear_vec(c, KE_f32, 1), linear_scratch(c), r->codes,
+                         scales + linear_rows(c) + i * c->lanes);
+  }
+}
+
+static void run_sums(const Linear *c, const Block *b, Run *r, Sums *s)
 {
   Kernel *k = c->l->k;
   KVal start[MAX_TILE];
   Dots d = {0};
 
-  for (unsigned m = 0; m < c->tile; m++) {
+  for (unsigned m = 0; m < c->tile && b->plan.kind != DOT2; m++) {
     start[m] = start_sum(c, b, r, m);
-    for (unsigned i = 0; i < c->vecs && b->plan.kind != DOT2; i++)
+    for (unsigned i = 0; i < c->vecs; i++)
       d.v[m][i].sum32 = start[m];
   }
   all_fours(c, b, r, &d);
+  if (b->unpacked)
+    load_scales(c, b, r);
   for (unsigned m = 0; m < c->tile; m++) {
+    if (b->plan.kind == DOT2)
+      start[m] = start_sum(c, b, r, m);
     KVal xs = act_float(c, b, b->act.scale, r->group, m);
     for (unsigned i = 0; i < c->vecs; i++)
       s->v[m][i] = k_fma(k, scaled(c, lower_dot_done(c->l, b->plan, &d.v[m][i], start[m]), r->scale[i]), xs,
@@ -426,12 +434,6 @@ static int64_t run_floats(const Linear *c, const Block *b)
   return (b->words * FOURS / b->runs + 1 + has_min(b->dtype)) * linear_rows(c);
 }
 
-/* From the start of a run to its scales, and from there to its minima. */
-static int64_t run_scales(const Linear *c, const Block *b)
-{
-  return b->words * FOURS / b->runs * linear_rows(c);
-}
-
 static Block unpacked_block(const Linear *c, DType t)
 {
   Block b = block_of(c, t);
@@ -510,8 +512,6 @@ void linear_unpack(const Linear *c, uint16_t w, DType t, int64_t at)
 static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
 {
   Kernel *k = c->l->k;
-  uint16_t from = linear_scratch(c);
-  int64_t scales = run_scales(c, b);
   KVal row = mul(k, c->token, c->groups);
   KVal group = b->runs == 1 ? j : k_op2(k, K_div, j, k_idx(k, b->runs));
   KVal nth = k_op2(k, K_sub, j, idx_mul(k, c->from, b->runs));
@@ -520,11 +520,6 @@ static Run unpacked_run(const Linear *c, const Block *b, KVal j, int64_t at)
            .codes = idx_add(k, k_idx(k, at), idx_mul(k, nth, run_floats(c, b)))};
 
   r.column = idx_mul(k, r.run, QBLOCK / b->runs);
-  for (unsigned i = 0; i < c->vecs; i++) {
-    r.scale[i] = k_load(k, linear_vec(c, KE_f32, 1), from, r.codes, scales + i * c->lanes);
-    if (has_min(b->dtype))
-      r.min[i] = k_load(k, linear_vec(c, KE_f32, 1), from, r.codes, scales + linear_rows(c) + i * c->lanes);
-  }
   return r;
 }
 

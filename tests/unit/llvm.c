@@ -220,6 +220,7 @@ static void casts(Case *c, KVal a)
     if (cut)
       put(c, K_cast_sat, k_cast_sat(c->k, to, a));
   }
+  put1(c, K_pin, a);
   if (from != KE_bool && ktype_bytes(c->type) <= K_MAX_LANES)
     put(c, K_bitcast, k_bitcast(c->k, ktype(KE_u8, ktype_bytes(c->type)), a));
 }

@@ -239,8 +239,9 @@ static void do_arith(Gen *g)
 
 static void do_unary(Gen *g)
 {
+  static const KOp ops[] = {K_neg, K_abs, K_pin};
   KVal a = draw_number(g);
-  keep(g, k_op1(g->k, draw(g, 2) ? K_neg : K_abs, a));
+  keep(g, k_op1(g->k, ops[draw(g, COUNT(ops))], a));
 }
 
 static void do_float(Gen *g)
