@@ -18,12 +18,27 @@ static KVal mul(Kernel *k, KVal a, KVal b)
   return k_op2(k, K_mul, a, b);
 }
 
-/* What the next tile has where this one has `n` elements from `at` on: no cache keeps a context of all layers. Less than a line
- * would be asked for again and again. */
+/* Of the next tile, since no cache keeps a context of all layers: `n` elements from `at` (idx) on. Less than a line would be asked
+ * for again and again. */
 static void prefetch_next_tile(const Attention *a, uint16_t state, KVal at, int64_t n)
 {
+  Kernel *k = a->l->k;
+
   if (n * kelem_info[a->elem].bytes >= CACHE_LINE)
-    lower_prefetch(a->l, state, idx_add(a->l->k, at, a->next), 0, n);
+    lower_prefetch(a->l, state, idx_add(k, idx_add(k, a->at, a->next), at), 0, n);
+}
+
+/* Sums of `vecs` vectors for each query, a number of each, and one vector of keys or values. */
+static unsigned registers_for(unsigned queries, unsigned vecs)
+{
+  return queries * (vecs + 1) + 1;
+}
+
+/* Where registers are just enough, the order that is written must stay. */
+static void pin_if_tight(const Attention *a, unsigned vecs, KVal *sum)
+{
+  if (registers_for(a->together, vecs) >= a->l->target->registers)
+    *sum = k_op1(a->l->k, K_pin, *sum);
 }
 
 /* ---- scores */
@@ -32,25 +47,27 @@ typedef struct {
   KVal v[MAX_HEADS][KEY_VECTORS];
 } Scores;
 
-/* Adds column d + u of the queries times that of the keys. */
+/* Adds column d + u of the queries times that of the keys. The queries wait in registers, not the keys. */
 static void score_column(const Attention *a, KVal at, KVal d, unsigned u, Scores *s)
 {
   Kernel *k = a->l->k;
-  KVal key[KEY_VECTORS];
+  KVal q[MAX_HEADS];
 
-  for (unsigned i = 0; i < KEY_VECTORS; i++)
-    key[i] = attention_load(a, a->keys, a->lanes, at, u * a->tile + i * a->lanes);
-  for (unsigned h = 0; h < a->together; h++) {
-    KVal q = attention_number(a, a->q, a->lanes, idx_add(k, a->q_at, d), h * a->size + u);
-    for (unsigned i = 0; i < KEY_VECTORS; i++)
-      s->v[h][i] = k_fma(k, key[i], q, s->v[h][i]);
+  for (unsigned h = 0; h < a->together; h++)
+    q[h] = attention_number(a, a->q, a->lanes, idx_add(k, a->q_at, d), h * a->size + u);
+  for (unsigned i = 0; i < a->vecs; i++) {
+    KVal key = attention_load(a, a->keys, a->lanes, at, u * a->tile + i * a->lanes);
+    for (unsigned h = 0; h < a->together; h++)
+      s->v[h][i] = k_fma(k, key, q[h], s->v[h][i]);
+    for (unsigned h = 0; h < a->together; h++)
+      pin_if_tight(a, a->vecs, &s->v[h][i]);
   }
 }
 
 static void carry_scores(const Attention *a, const Scores *first, Scores *s)
 {
   for (unsigned h = 0; h < a->together; h++)
-    for (unsigned i = 0; i < KEY_VECTORS; i++)
+    for (unsigned i = 0; i < a->vecs; i++)
       s->v[h][i] = k_carry(a->l->k, first->v[h][i]);
 }
 
@@ -60,13 +77,13 @@ static void end_scores(const Attention *a, const Scores *s)
   uint32_t n = 0;
 
   for (unsigned h = 0; h < a->together; h++)
-    for (unsigned i = 0; i < KEY_VECTORS; i++)
+    for (unsigned i = 0; i < a->vecs; i++)
       next[n++] = s->v[h][i];
   k_end(a->l->k, next, n);
 }
 
-/* Columns from .. from + count of the queries and of the keys, whose column 0 is at `first`. */
-static void score_columns(const Attention *a, KVal first, KVal from, int64_t count, const Scores *zero,
+/* Columns from .. from + count of the queries and of the keys of the positions from `slot` (idx) of the tile on. */
+static void score_columns(const Attention *a, KVal slot, KVal from, int64_t count, const Scores *zero,
                           Scores *out)
 {
   Kernel *k = a->l->k;
@@ -77,8 +94,10 @@ static void score_columns(const Attention *a, KVal first, KVal from, int64_t cou
   carry_scores(a, zero, out);
   body = *out;
   d = idx_add(k, from, d);
-  KVal at = idx_add(k, first, idx_mul(k, d, a->tile));
-  prefetch_next_tile(a, a->keys, at, a->unroll * a->tile);
+  KVal first = idx_add(k, a->at, slot), at = idx_add(k, first, idx_mul(k, d, a->tile));
+  int64_t each = a->vecs * a->lanes; /* of all columns as many as there are of this one */
+  prefetch_next_tile(a, a->keys, idx_add(k, idx_mul(k, slot, a->size), idx_mul(k, d, each)),
+                     a->unroll * each);
   for (unsigned u = 0; u < a->unroll; u++)
     score_column(a, at, d, u, &body);
   end_scores(a, &body);
@@ -87,16 +106,16 @@ static void score_columns(const Attention *a, KVal first, KVal from, int64_t cou
 }
 
 /* q8_0: each 32 columns have scales of their own. */
-static void score_blocks(const Attention *a, const Scores *zero, Scores *out)
+static void score_blocks(const Attention *a, KVal slot, const Scores *zero, Scores *out)
 {
   Kernel *k = a->l->k;
   KVal b = k_loop(k, k_idx(k, 0), k_idx(k, a->size / QBLOCK), 1);
   Scores part, body;
 
   carry_scores(a, zero, out);
-  score_columns(a, a->at, idx_mul(k, b, QBLOCK), QBLOCK, zero, &part);
-  KVal at = idx_add(k, a->scales_at, idx_mul(k, b, a->tile));
-  for (unsigned i = 0; i < KEY_VECTORS; i++) {
+  score_columns(a, slot, idx_mul(k, b, QBLOCK), QBLOCK, zero, &part);
+  KVal at = idx_add(k, idx_add(k, a->scales_at, slot), idx_mul(k, b, a->tile));
+  for (unsigned i = 0; i < a->vecs; i++) {
     KVal scale = k_cast(k, KE_f32, k_load(k, ktype(KE_f16, a->lanes), a->key_scales, at, i * a->lanes));
     for (unsigned h = 0; h < a->together; h++)
       body.v[h][i] = k_fma(k, part.v[h][i], scale, out->v[h][i]);
@@ -108,19 +127,24 @@ static void score_blocks(const Attention *a, const Scores *zero, Scores *out)
 static void scores(const Attention *a)
 {
   Kernel *k = a->l->k;
-  KVal none = k_flt(k, a->lanes, 0.0);
+  KVal none = k_flt(k, a->lanes, 0.0), slot = k_idx(k, 0);
+  bool parts = a->vecs < KEY_VECTORS;
   Scores zero, sum;
 
   for (unsigned h = 0; h < a->together; h++)
-    for (unsigned i = 0; i < KEY_VECTORS; i++)
+    for (unsigned i = 0; i < a->vecs; i++)
       zero.v[h][i] = none;
+  if (parts)
+    slot = k_loop(k, slot, k_idx(k, a->tile), a->vecs * a->lanes);
   if (a->blocks)
-    score_blocks(a, &zero, &sum);
+    score_blocks(a, slot, &zero, &sum);
   else
-    score_columns(a, a->at, k_idx(k, 0), a->size, &zero, &sum);
+    score_columns(a, slot, k_idx(k, 0), a->size, &zero, &sum);
   for (unsigned h = 0; h < a->together; h++)
-    for (unsigned i = 0; i < KEY_VECTORS; i++)
-      k_store(k, a->scratch, k_idx(k, 0), attention_probs_at(a, h) + i * a->lanes, sum.v[h][i]);
+    for (unsigned i = 0; i < a->vecs; i++)
+      k_store(k, a->scratch, slot, attention_probs_at(a, h) + i * a->lanes, sum.v[h][i]);
+  if (parts)
+    k_end(k, NULL, 0);
 }
 
 /* ---- values */
@@ -142,22 +166,27 @@ static KVal one_value(const Attention *a, KVal row, KVal scales, unsigned u, int
 }
 
 /* Adds a few value rows, from position `s` of the tile on, each times its probability. */
-static void value_rows(const Attention *a, KVal at, KVal scales, KVal s, int64_t off, unsigned chunk,
+static void value_rows(const Attention *a, KVal j, KVal scales, KVal s, int64_t off, unsigned chunk,
                        unsigned lanes, Accs *acc)
 {
   Kernel *k = a->l->k;
-  KVal row = idx_add(k, at, idx_mul(k, s, a->size));
+  KVal row = idx_add(k, idx_add(k, a->at, j), idx_mul(k, s, a->size));
+  KVal ahead = idx_mul(k, idx_add(k, j, k_idx(k, off)),
+                       a->tile); /* of all rows as many as there are of these columns */
 
   scales = a->blocks ? idx_add(k, scales, idx_mul(k, s, a->size / QBLOCK)) : 0;
+  prefetch_next_tile(a, a->values, idx_add(k, ahead, idx_mul(k, s, chunk * lanes)),
+                     a->unroll * chunk * lanes);
   for (unsigned u = 0; u < a->unroll; u++) {
-    KVal v[MAX_CHUNK];
-    prefetch_next_tile(a, a->values, idx_add(k, row, k_idx(k, u * a->size + off)), chunk * lanes);
-    for (unsigned c = 0; c < chunk; c++)
-      v[c] = one_value(a, row, scales, u, off + c * lanes, lanes);
-    for (unsigned h = 0; h < a->together; h++) {
-      KVal p = attention_number(a, a->scratch, lanes, s, attention_probs_at(a, h) + u);
-      for (unsigned c = 0; c < chunk; c++)
-        acc->v[h][c] = k_fma(k, v[c], p, acc->v[h][c]);
+    KVal p[MAX_HEADS];
+    for (unsigned h = 0; h < a->together; h++)
+      p[h] = attention_number(a, a->scratch, lanes, s, attention_probs_at(a, h) + u);
+    for (unsigned c = 0; c < chunk; c++) {
+      KVal v = one_value(a, row, scales, u, off + c * lanes, lanes);
+      for (unsigned h = 0; h < a->together; h++)
+        acc->v[h][c] = k_fma(k, v, p[h], acc->v[h][c]);
+      for (unsigned h = 0; h < a->together; h++)
+        pin_if_tight(a, chunk, &acc->v[h][c]);
     }
   }
 }
@@ -168,7 +197,7 @@ static void add_values(const Attention *a, KVal rows, KVal j, int64_t off, unsig
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
   KVal next[MAX_HEADS * MAX_CHUNK];
-  KVal at = idx_add(k, a->at, j), scales = 0;
+  KVal scales = 0;
   uint32_t n = 0;
   Accs first, acc, body;
 
@@ -186,7 +215,7 @@ static void add_values(const Attention *a, KVal rows, KVal j, int64_t off, unsig
     for (unsigned c = 0; c < chunk; c++)
       acc.v[h][c] = k_carry(k, first.v[h][c]);
   body = acc;
-  value_rows(a, at, scales, s, off, chunk, lanes, &body);
+  value_rows(a, j, scales, s, off, chunk, lanes, &body);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
       next[n++] = body.v[h][c];
@@ -223,13 +252,14 @@ static int64_t value_steps(Attention *a, KVal rows, int64_t from, unsigned chunk
   return end;
 }
 
-/* As many vectors at once as leave registers for the values and a probability; for q8_0 whole blocks. Somewhat fewer, if
- * that leaves no rest. */
+/* As many vectors of a row of values at once as there are registers for; for q8_0 whole blocks. Somewhat fewer, if that leaves
+ * no rest. */
 static unsigned chunk_for(const Attention *a)
 {
-  unsigned most = (a->l->target->registers - 2) / (a->together + 1), block = QBLOCK / a->lanes;
+  unsigned most = MAX_CHUNK, all = (unsigned)min64(a->size / a->lanes, MAX_CHUNK), block = QBLOCK / a->lanes;
 
-  most = most > MAX_CHUNK ? MAX_CHUNK : most ? most : 1;
+  while (most > 1 && (most > all || registers_for(a->together, most) > a->l->target->registers))
+    most--;
   if (a->blocks)
     return most > block ? most / block * block : block;
   for (unsigned n = most; 2 * n > most; n--)
@@ -258,14 +288,23 @@ static uint32_t state_of(const Lower *l, Val v)
   return graph_node(l->g, v)->attr.index;
 }
 
+/* How many vectors of keys go at once with so many heads; 0: not even one. q8_0: sums of a block beside those of all. */
+static unsigned keys_at_once(const Attention *a, unsigned heads)
+{
+  unsigned vecs = KEY_VECTORS, sums = a->blocks ? 2 : 1;
+
+  while (vecs && registers_for(heads, vecs * sums) > a->l->target->registers)
+    vecs /= 2;
+  return vecs;
+}
+
 /* As many heads of a group as registers hold, if two threads still find work for one token. */
 static unsigned heads_together(const Attention *a)
 {
   int64_t group = a->heads / a->kv_heads;
-  unsigned each = a->blocks ? 2 * KEY_VECTORS : KEY_VECTORS, most = (a->l->target->registers - 3) / each;
 
-  for (unsigned n = most < MAX_HEADS ? most : MAX_HEADS; n > 1; n--)
-    if (group % n == 0 && (a->heads / n > 1 || a->l->g->tokens > 1))
+  for (unsigned n = MAX_HEADS; n > 1; n--)
+    if (group % n == 0 && keys_at_once(a, n) && (a->heads / n > 1 || a->l->g->tokens > 1))
       return n;
   return 1;
 }
@@ -385,6 +424,7 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   a.rings = has_windows(l->g);
   a.tokens = prompt ? attention_prompt_tokens(&a) : 1;
   a.together = prompt ? a.tokens * (unsigned)(a.heads / a.kv_heads) : heads_together(&a);
+  a.vecs = keys_at_once(&a, a.tokens > 1 ? 1 : a.together);
   a.unroll =
       a.elem == KE_f16 && !l->target->f16c && !prompt ? 1 : ATTENTION_UNROLL; /* a conversion is long code */
   lower_begin(l, "attention.%lldx%lld.kv%lld.%s", (long long)a.heads, (long long)a.size,

@@ -30,6 +30,7 @@ typedef struct {
   unsigned together;        /* queries of an iteration */
   unsigned tokens;          /* that they belong to: query h is that of token h / (together / tokens) */
   unsigned unroll;          /* columns of keys, and rows of values, at once */
+  unsigned vecs;            /* of a tile's keys at once, by a token alone */
   unsigned lanes;           /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
   int64_t tile;             /* positions */
   int64_t stride;           /* of queries and results, from token to token */
