@@ -277,7 +277,7 @@ static void gen_rope(Gen *g, uint32_t half)
 static void gen_hyper(Gen *g, Hyper *h, Family *f)
 {
   bool wide = g->opt->wide || (g->opt->weights >= 0 && dtype_info[g->opt->weights].block == 256);
-  uint32_t head_size = wide ? 64 : PICK(g, 8, 16, 32, 64), group = PICK(g, 1, 2, 3, 4);
+  uint32_t head_size = wide ? 64 : PICK(g, 8, 16, 32, 64), group = PICK(g, 1, 2, 3, 4, 5, 7);
 
   *f = (Family){.name = "random",
                 .rope = chance(g, 2) ? STYLE_HALVES : STYLE_INTERLEAVED,
