@@ -12,8 +12,8 @@
 #endif
 
 /* A function a row, since the builtin wants literals. */
-#define TARGET(id, name, alias, cpu, vec, regs, fma, f16c, dot4, dot2, loops, l1, l2, triple, features,      \
-               needs, host)                                                                                  \
+#define TARGET(id, name, alias, cpu, vec, regs, fma, f16c, dot4, dot2, loops, l1, l2, ahead, triple,         \
+               features, needs, host)                                                                        \
   static bool runs_##id(void)                                                                                \
   {                                                                                                          \
     return host;                                                                                             \
@@ -21,10 +21,10 @@
 #include "codegen/target.def"
 #undef TARGET
 
-#define TARGET(id, name, alias, cpu, vec, regs, fma, f16c, dot4, dot2, loops, l1, l2, triple, features,      \
-               needs, host)                                                                                  \
-  {name, alias, triple, cpu,  features, runs_##id, needs,     vec,                                           \
-   regs, fma,   f16c,   dot4, dot2,     loops,     l1 * 1024, l2 * 1024},
+#define TARGET(id, name, alias, cpu, vec, regs, fma, f16c, dot4, dot2, loops, l1, l2, ahead, triple,         \
+               features, needs, host)                                                                        \
+  {name, alias, triple, cpu,  features, runs_##id, needs,     vec,  regs,                                    \
+   fma,  f16c,  dot4,   dot2, loops,    l1 * 1024, l2 * 1024, ahead},
 const Target target_table[] = {
 #include "codegen/target.def"
 };

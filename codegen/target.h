@@ -17,6 +17,7 @@ typedef struct {
   bool dot4, dot2; /* the op is one instruction; it works, slower, elsewhere */
   bool loops;      /* ops are printed as loops over lanes: prefer dot4, whatever `dot4` says */
   uint32_t l1_bytes, l2_bytes; /* of a core */
+  uint32_t ahead_bytes;        /* from what is read of streamed weights to what is prefetched */
 } Target;
 
 extern const Target target_table[];

@@ -139,7 +139,7 @@ static void high_kernel(const Head *h)
   for (unsigned i = 0; i < 2 * vecs; i++)
     carry[i] = k_carry(k, zero);
   KVal at = add(k, w0, idx_mul(k, b, PLANES_HIGH_BLOCK)), xs = k_splat(k, vec, k_load(k, one, scale, b, 0));
-  lower_prefetch(l, w, at, PREFETCH_AHEAD, PLANES_HIGH_BLOCK);
+  lower_prefetch(l, w, at, PREFETCH_PLANES, PLANES_HIGH_BLOCK);
   KVal norm = k_splat(k, vec, k_load(k, one, norms, b, 0));
   KVal xsum = lower_start_to_sum(l, k_load(k, ktype(KE_i32, 1), start, b, 0));
   for (unsigned i = 0; i < vecs; i++) {

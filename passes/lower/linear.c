@@ -119,7 +119,7 @@ static void float_prefetch(const Linear *c, const Floats *f, KVal at, KVal j)
   Kernel *k = c->l->k;
 
   if (linear_streams(c)) {
-    lower_prefetch(c->l, f->w, at, PREFETCH_AHEAD, UNROLL * column_bytes(f));
+    lower_prefetch(c->l, f->w, at, c->l->target->ahead_bytes, UNROLL * column_bytes(f));
     return;
   }
   if (!c->tiles)

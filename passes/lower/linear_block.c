@@ -394,7 +394,9 @@ static void each_group(const Linear *c, const Block *b, GroupFn *fn, Sums *s, vo
     linear_open(c, s, &inner);
   }
   if (linear_streams(c)) /* a few lines at a time: many at once wait for each other, and all else for them */
-    lower_prefetch(c->l, b->w, idx_add(k, at, idx_mul(k, j, bytes / groups)), PREFETCH_AHEAD, bytes / groups);
+    lower_prefetch(c->l, b->w, idx_add(k, at, idx_mul(k, j, bytes / groups)),
+                   panel_spec(b->dtype)->planes[1] ? PREFETCH_PLANES : c->l->target->ahead_bytes,
+                   bytes / groups);
   Group g = group_at(c, b, at, n, j);
   fn(c, b, &g, ctx);
   if (groups > 1)

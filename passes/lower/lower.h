@@ -119,8 +119,9 @@ void lower_columns(Lower *l, int64_t n, LaneFn *fn, void *ctx);
 KVal lower_codes(Lower *l, uint16_t w, DType t, KVal at, int64_t off, unsigned g, unsigned bytes);
 
 /* Hints that `n` elements of `buf` from `at` + `ahead` on will be read: the processor's own prefetching does not keep up where
- * each line is worked on for long. PREFETCH_AHEAD: bytes, for weights that are streamed. */
-enum { CACHE_LINE = 64, PREFETCH_AHEAD = 3072 };
+ * each line is worked on for long. PREFETCH_PLANES: bytes ahead for streamed codes in two planes, which take longer than others,
+ * as measured; for others the target's row says it. */
+enum { CACHE_LINE = 64, PREFETCH_PLANES = 3072 };
 void lower_prefetch(Lower *l, uint16_t buf, KVal at, int64_t ahead, int64_t n);
 
 /* ---- quantisation (quantize.c) */
