@@ -171,12 +171,11 @@ static void value_rows(const Attention *a, KVal j, KVal scales, KVal s, int64_t 
 {
   Kernel *k = a->l->k;
   KVal row = idx_add(k, idx_add(k, a->at, j), idx_mul(k, s, a->size));
-  KVal ahead = idx_mul(k, idx_add(k, j, k_idx(k, off)),
-                       a->tile); /* of all rows as many as there are of these columns */
+  int64_t each = chunk * lanes; /* of all rows as many as there are of these columns */
 
   scales = a->blocks ? idx_add(k, scales, idx_mul(k, s, a->size / QBLOCK)) : 0;
-  prefetch_next_tile(a, a->values, idx_add(k, ahead, idx_mul(k, s, chunk * lanes)),
-                     a->unroll * chunk * lanes);
+  KVal columns = idx_mul(k, idx_add(k, j, k_idx(k, off)), a->tile);
+  prefetch_next_tile(a, a->values, idx_add(k, columns, idx_mul(k, s, each)), a->unroll * each);
   for (unsigned u = 0; u < a->unroll; u++) {
     KVal p[MAX_HEADS];
     for (unsigned h = 0; h < a->together; h++)
