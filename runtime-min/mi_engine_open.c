@@ -1,4 +1,4 @@
-/* mi_engine_open.c - an engine before its first run and after its last: memory, level, binds, workers. */
+/* mi_engine_open.c - all of an engine but its walk over launches: memory, level, binds, workers, what is asked between runs. */
 #include "mi_check.h"
 #include "mi_cpu.h"
 #include "mi_engine.h"

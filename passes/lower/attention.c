@@ -421,12 +421,17 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   a.lanes = l->lanes;
   a.tile = l->key_tile;
   a.rings = has_windows(l->g);
-  a.tokens = prompt ? attention_prompt_tokens(&a) : 1;
-  a.together = prompt ? a.tokens * (unsigned)(a.heads / a.kv_heads) : heads_together(&a);
-  a.vecs = keys_at_once(&a, a.tokens > 1 ? 1 : a.together);
-  a.unroll = a.vecs == 1 ? SLOTS : ATTENTION_UNROLL; /* a line at least, so that it is prefetched */
-  if (a.elem == KE_f16 && !l->target->f16c && !prompt)
-    a.unroll = 1; /* a conversion is long code */
+  if (prompt) {
+    a.tokens = attention_prompt_tokens(&a);
+    a.together = a.tokens * (unsigned)(a.heads / a.kv_heads);
+  } else {
+    a.tokens = 1;
+    a.together = heads_together(&a);
+    a.vecs = keys_at_once(&a, a.together);
+    a.unroll = a.elem == KE_f16 && !l->target->f16c ? 1 /* a conversion is long code */
+               : a.vecs == 1                        ? SLOTS
+                             : ATTENTION_UNROLL; /* a line at least, so that it is prefetched */
+  }
   lower_begin(l, "attention.%lldx%lld.kv%lld.%s", (long long)a.heads, (long long)a.size,
               (long long)a.kv_heads, kelem_info[a.elem].name);
   a.q = lower_value(l, graph_in(l->g, v, 0), KA_READ);

@@ -29,8 +29,8 @@ typedef struct {
   int64_t group_bytes;      /* of a state: from a group of slots to the next */
   unsigned together;        /* queries of an iteration */
   unsigned tokens;          /* that they belong to: query h is that of token h / (together / tokens) */
-  unsigned unroll;          /* columns of keys, and rows of values, at once */
-  unsigned vecs;            /* of a tile's keys at once, by a token alone */
+  unsigned unroll;          /* of a token alone: columns of keys, and rows of values, at once */
+  unsigned vecs;            /* of a token alone: vectors of a tile's keys at once */
   unsigned lanes;           /* f32 lanes of a vector; a tile has KEY_VECTORS of them */
   int64_t tile;             /* positions */
   int64_t stride;           /* of queries and results, from token to token */
