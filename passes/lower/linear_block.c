@@ -174,21 +174,6 @@ static void four_sums(const Linear *c, const Block *b, const Run *r, unsigned n,
   }
 }
 
-/* The products of two columns, in 16 bits. */
-static void pair_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
-{
-  Kernel *k = c->l->k;
-  KVal code[MAX_VEC];
-
-  for (unsigned i = 0; i < c->vecs; i++)
-    code[i] = k_bitcast(k, linear_vec(c, KE_i16, 2), run_codes(c, b, r, i, n));
-  for (unsigned m = 0; m < c->tile; m++) {
-    KVal x = act_pair(c, b, r->column, m, n);
-    for (unsigned i = 0; i < c->vecs; i++)
-      d->v[m][i].sum32 = k_dot(k, K_dot2w, d->v[m][i].sum32, code[i], x);
-  }
-}
-
 static uint32_t dots_in_use(const Linear *c, Dots *d, Dot **list)
 {
   uint32_t n = 0;
@@ -199,31 +184,35 @@ static uint32_t dots_in_use(const Linear *c, Dots *d, Dot **list)
   return n;
 }
 
-/* The run from its four number `j` (idx) on. */
+/* The run from its word number `j` (idx) on. */
 static Run run_from(const Linear *c, const Block *b, const Run *r, KVal j)
 {
   Kernel *k = c->l->k;
   Run now = *r;
 
-  now.codes = idx_add(k, r->codes, idx_mul(k, j, b->words * linear_rows(c)));
-  now.column = idx_add(k, r->column, idx_mul(k, j, 4));
+  now.codes = idx_add(k, r->codes, idx_mul(k, j, linear_rows(c)));
+  now.column = idx_add(k, r->column, idx_mul(k, j, 4 / b->words));
   return now;
 }
 
-/* All columns, `n` fours at once. */
-static void looped_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
+/* Adds the products of a word: of two columns in 16 bits, else of four. */
+typedef void WordFn(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d);
+
+/* All words, `n` at once, into sums of 32 bits. */
+static void looped_sums(const Linear *c, const Block *b, const Run *r, WordFn *fn, unsigned n, Dots *d)
 {
   Kernel *k = c->l->k;
   KVal carry[MAX_SUMS], next[MAX_SUMS];
   Dot *sum[MAX_SUMS];
   uint32_t sums = dots_in_use(c, d, sum);
 
-  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, FOURS), n);
+  assert(b->runs == 1);
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, FOURS * b->words), n);
   for (uint32_t i = 0; i < sums; i++)
     sum[i]->sum32 = carry[i] = k_carry(k, sum[i]->sum32);
   Run now = run_from(c, b, r, j);
-  for (unsigned u = 0; u < n * b->words; u++)
-    (b->words > 1 ? pair_sums : four_sums)(c, b, &now, u, d);
+  for (unsigned u = 0; u < n; u++)
+    fn(c, b, &now, u, d);
   for (uint32_t i = 0; i < sums; i++) {
     next[i] = sum[i]->sum32;
     sum[i]->sum32 = carry[i];
@@ -231,30 +220,14 @@ static void looped_sums(const Linear *c, const Block *b, const Run *r, unsigned 
   k_end(k, next, sums);
 }
 
-/* Sums stay what they are, four by four. Else LLVM adds those of several fours first and then to the sum, or takes one token
- * after the other, and keeps codes for the next, in registers that there are not. */
-static void pin_sums(const Linear *c, Dots *d)
-{
-  Dot *sum[MAX_SUMS];
-  uint32_t n = dots_in_use(c, d, sum);
-
-  for (uint32_t i = 0; i < n; i++) {
-    KVal *v = sum[i]->in16 ? &sum[i]->sum16 : &sum[i]->sum32;
-    *v = k_op1(c->l->k, K_pin, *v);
-  }
-}
-
 static void all_fours(const Linear *c, const Block *b, const Run *r, Dots *d)
 {
-  if (b->unpacked && b->runs == 1 && (b->words > 1 || b->plan.kind == DOT4)) {
-    looped_sums(c, b, r, b->words > 1 ? 1 : FOURS / 4, d);
+  if (b->unpacked && b->runs == 1) {
+    looped_sums(c, b, r, four_sums, FOURS / 4, d);
     return;
   }
-  for (unsigned n = 0; n < FOURS / b->runs; n++) {
+  for (unsigned n = 0; n < FOURS / b->runs; n++)
     four_sums(c, b, r, r->first + n, d);
-    if (b->unpacked && b->plan.kind == DOT2)
-      pin_sums(c, d);
-  }
 }
 
 /* From the start of a run to its scales, and from there to its minima. */
@@ -264,17 +237,17 @@ static int64_t run_scales(const Linear *c, const Block *b)
 }
 
 /* Of an unpacked run. */
-static void load_scales(const Linear *c, const Block *b, Run *r)
+static void load_scale(const Linear *c, const Block *b, Run *r, unsigned i)
 {
-  Kernel *k = c->l->k;
-  int64_t scales = run_scales(c, b);
+  r->scale[i] =
+      k_load(c->l->k, linear_vec(c, KE_f32, 1), linear_scratch(c), r->codes, run_scales(c, b) + i * c->lanes);
+}
 
-  for (unsigned i = 0; i < c->vecs; i++) {
-    r->scale[i] = k_load(k, linear_vec(c, KE_f32, 1), linear_scratch(c), r->codes, scales + i * c->lanes);
-    if (has_min(b->dtype))
-      r->min[i] = k_load(k, linear_vec(c, KE_f32, 1), linear_scratch(c), r->codes,
-                         scales + linear_rows(c) + i * c->lanes);
-  }
+static void load_min(const Linear *c, const Block *b, Run *r, unsigned i)
+{
+  if (has_min(b->dtype))
+    r->min[i] = k_load(c->l->k, linear_vec(c, KE_f32, 1), linear_scratch(c), r->codes,
+                       run_scales(c, b) + linear_rows(c) + i * c->lanes);
 }
 
 static void run_sums(const Linear *c, const Block *b, Run *r, Sums *s)
@@ -289,8 +262,10 @@ static void run_sums(const Linear *c, const Block *b, Run *r, Sums *s)
       d.v[m][i].sum32 = start[m];
   }
   all_fours(c, b, r, &d);
-  if (b->unpacked)
-    load_scales(c, b, r);
+  for (unsigned i = 0; i < c->vecs && b->unpacked; i++) {
+    load_scale(c, b, r, i);
+    load_min(c, b, r, i);
+  }
   for (unsigned m = 0; m < c->tile; m++) {
     if (b->plan.kind == DOT2)
       start[m] = start_sum(c, b, r, m);
@@ -299,6 +274,117 @@ static void run_sums(const Linear *c, const Block *b, Run *r, Sums *s)
       s->v[m][i] = k_fma(k, scaled(c, lower_dot_done(c->l, b->plan, &d.v[m][i], start[m]), r->scale[i]), xs,
                          s->v[m][i]);
   }
+}
+
+/* ---- a run of a tile by pairs
+ *
+ * 16 registers hold two sums for each of 3 tokens and 2 vectors, codes, an activation and a product, and not one more. So all
+ * is done in the order that stands here, which pins keep: a token's products, then its sums, nothing loaded ahead, and ones,
+ * which do not vary, once in each run. Else LLVM holds those in a register, adds products of several fours to each other, takes
+ * one token after the other with codes for all, and sums go through memory: an eighth slower. */
+
+static void pin(const Linear *c, KVal *v)
+{
+  *v = k_op1(c->l->k, K_pin, *v);
+}
+
+static void word_sums(const Linear *c, const Block *b, const Run *r, unsigned n, Dots *d)
+{
+  Kernel *k = c->l->k;
+  bool wide = b->words > 1;
+  KType t = linear_vec(c, wide ? KE_i32 : KE_i16, wide ? 1 : 2);
+  KVal code[MAX_VEC], product[MAX_VEC];
+
+  for (unsigned i = 0; i < c->vecs; i++) {
+    code[i] = run_codes(c, b, r, i, n);
+    if (wide)
+      code[i] = k_bitcast(k, linear_vec(c, KE_i16, 2), code[i]);
+  }
+  for (unsigned m = 0; m < c->tile; m++) {
+    KVal x = (wide ? act_pair : act_dword)(c, b, r->column, m, n);
+    for (unsigned i = 0; i < c->vecs; i++)
+      product[i] = k_dot(k, wide ? K_dot2w : K_dot2, k_int(k, t, 0), code[i], x);
+    for (unsigned i = 0; i < c->vecs; i++)
+      pin(c, &product[i]);
+    for (unsigned i = 0; i < c->vecs; i++) {
+      KVal *sum = wide ? &d->v[m][i].sum32 : &d->v[m][i].sum16;
+      *sum = *sum ? add(k, *sum, product[i]) : product[i];
+      pin(c, sum);
+    }
+  }
+}
+
+/* Adds sums in 16 bits to those in 32, and begins them anew. */
+static void widen_sums(const Linear *c, KVal ones, Dots *d)
+{
+  Kernel *k = c->l->k;
+  Dot *sum[MAX_SUMS];
+  uint32_t sums = dots_in_use(c, d, sum);
+
+  for (uint32_t i = 0; i < sums; i++) {
+    KVal before = sum[i]->sum32 ? sum[i]->sum32 : k_int(k, linear_vec(c, KE_i32, 1), 0);
+    sum[i]->sum32 = k_dot(k, K_dot2w, before, sum[i]->sum16, ones);
+    sum[i]->sum16 = 0;
+  }
+}
+
+static void words_in_order(const Linear *c, const Block *b, const Run *r, Dots *d)
+{
+  Kernel *k = c->l->k;
+  unsigned fours = FOURS / b->runs, safe = (unsigned)b->plan.safe;
+  KVal ones = 0;
+
+  for (unsigned n = 0; n < fours; n++) {
+    word_sums(c, b, r, n, d);
+    if ((n + 1) % safe && n + 1 < fours)
+      continue;
+    ones = ones ? ones : k_op1(k, K_pin, k_int(k, linear_vec(c, KE_i16, 2), 1));
+    widen_sums(c, ones, d);
+  }
+}
+
+/* The integer sums, from what they start with. Words of two columns are looped over: unrolled they are 1 % faster, in three
+ * times the code. */
+static void sums_in_order(const Linear *c, const Block *b, const Run *r, Dots *d)
+{
+  Kernel *k = c->l->k;
+  bool wide = b->words > 1;
+
+  if (!wide)
+    words_in_order(c, b, r, d);
+  for (unsigned m = 0; m < c->tile; m++) {
+    KVal start = start_sum(c, b, r, m);
+    for (unsigned i = 0; i < c->vecs; i++) {
+      d->v[m][i].sum32 = wide ? start : add(k, d->v[m][i].sum32, start);
+      pin(c, &d->v[m][i].sum32);
+    }
+  }
+  if (wide)
+    looped_sums(c, b, r, word_sums, 4, d);
+}
+
+static void run_in_order(const Linear *c, const Block *b, Run *r, Sums *s)
+{
+  Kernel *k = c->l->k;
+  Dots d = {0};
+
+  sums_in_order(c, b, r, &d);
+  for (unsigned i = 0; i < c->vecs; i++) {
+    load_scale(c, b, r, i);
+    for (unsigned m = 0; m < c->tile; m++)
+      d.v[m][i].sum32 = scaled(c, d.v[m][i].sum32, r->scale[i]);
+    for (unsigned m = 0; m < c->tile; m++)
+      pin(c, &d.v[m][i].sum32);
+  }
+  for (unsigned m = 0; m < c->tile; m++) {
+    KVal xs = act_float(c, b, b->act.scale, r->group, m);
+    for (unsigned i = 0; i < c->vecs; i++) {
+      s->v[m][i] = k_fma(k, d.v[m][i].sum32, xs, s->v[m][i]);
+      pin(c, &s->v[m][i]);
+    }
+  }
+  for (unsigned i = 0; i < c->vecs; i++)
+    load_min(c, b, r, i);
 }
 
 /* Minima are added after the last run of a group. */
@@ -565,7 +651,7 @@ void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Su
   prefetch_next(c, &b, j);
   Run r = unpacked_run(c, &b, j, at);
   prefetch_activations(c, &b, &r);
-  run_sums(c, &b, &r, sums);
+  (b.plan.kind == DOT4 ? run_sums : run_in_order)(c, &b, &r, sums);
   add_minima(c, &b, &r, sums);
   linear_close(c, sums, &carries);
 }

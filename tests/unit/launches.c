@@ -120,7 +120,7 @@ Test(launches, codes_of_8_bits_are_multiplied_in_16)
     KOp op, not;
   } rows[] = {{"x86-64-v3", DT_Q8_0, K_dot2w, K_dot2},
               {"x86-64-v4", DT_Q8_0, K_dot2w, K_dot2},
-              {"x86-64-v3", DT_Q4_0, K_dot2, K_dot2w},
+              {"x86-64-v3", DT_Q4_0, K_dot2, K_dot4},
               {"x86-64-v4+vnni", DT_Q8_0, K_dot4, K_dot2w}};
 
   for (size_t i = 0; i < COUNT(rows); i++) {
