@@ -1,9 +1,14 @@
 /* What fusion promises of decoders: a value is quantised where it is made, and where registers hold one token only,
- * decode's products are prefill's. What prompts multiply with where there is no product of four bytes. */
+ * decode's products are prefill's. What prompts multiply with where there is no product of four bytes, and that it stays in
+ * registers. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "passes/passes.h"
+#if MICC_HAVE_LLVM
+#include "codegen/llvm.h"
+#endif
 #include "tests/unit/support/graph_gen.h"
 
 static Program *lowered(Module *m, const char *cpu)
@@ -132,6 +137,70 @@ Test(launches, codes_of_8_bits_are_multiplied_in_16)
     cr_expect_eq(products_with(p, "prefill", rows[i].not), 0, "%s", rows[i].cpu);
     arena_free(&a);
   }
+}
+
+#if MICC_HAVE_LLVM
+/* The loop around the first `op` of a text of instructions: from the label before it to the jump back there. */
+static const char *loop_around(const char *text, const char *op, const char **end)
+{
+  const char *at = strstr(text, op), *label = NULL, *colon;
+  char back[32];
+
+  cr_assert(at, "no %s", op);
+  for (const char *l = strstr(text, "\n.LBB"); l && l < at; l = strstr(l + 1, "\n.LBB"))
+    label = l + 1;
+  cr_assert(label);
+  colon = strchr(label, ':');
+  snprintf(back, sizeof back, "\t%.*s\n", (int)(colon - label), label);
+  *end = strstr(at, back);
+  cr_assert(*end, "no way back to%s", back);
+  return label;
+}
+
+static uint32_t lines_with(const char *from, const char *end, const char *word, const char *other)
+{
+  uint32_t n = 0;
+
+  for (const char *next; from < end; from = next) {
+    next = strchr(from, '\n') + 1;
+    const char *at = strstr(from, word), *there = strstr(from, other);
+    n += at && at < next && there && there < next;
+  }
+  return n;
+}
+#endif
+
+/* 16 registers are just enough for a tile's sums of codes of 4 bits, if all goes in order. One that waits in memory, and is
+ * added from there, costs little. */
+Test(launches, sums_of_a_tile_stay_in_registers)
+{
+#if MICC_HAVE_LLVM
+  Arena a = {0};
+  Err e = {0};
+  Module *m = gen_decoder(&a, &(DecoderOptions){.seed = 3, .prefill_tokens = 24, .weights = DT_Q4_0});
+  Program *p = lowered(m, "x86-64-v3");
+  LlvmOptions o = {.target = target_find("x86-64-v3", &e), .opt_level = 2};
+  uint32_t loops = 0;
+
+  for (uint32_t k = 0; k < p->kernels.len; k++) {
+    const Kernel *kernel = p->kernels.data[k];
+    const void *text;
+    uint64_t n;
+    if (strncmp(kernel->name, "linear.", 7) || !has_op(kernel, K_pin))
+      continue;
+    cr_assert(llvm_emit(&kernel, 1, &o, LLVM_ASM, &a, &text, &n, &e), "%s", e.text);
+    const char *end, *loop = loop_around(text, "vpmaddubsw", &end);
+    cr_expect_eq(lines_with(loop, end, "vpmaddubsw", "%ymm"), 48, "%s: 3 tokens, 2 vectors, 8 fours",
+                 kernel->name);
+    cr_expect_leq(lines_with(loop, end, "(%rsp)", "%ymm"), 2, "%s: more than one sum on the stack",
+                  kernel->name);
+    loops++;
+  }
+  cr_expect_gt(loops, 0);
+  arena_free(&a);
+#else
+  printf("skipped: built without LLVM\n");
+#endif
 }
 
 /* Iterations of all products of a prompt, but for logits. */
