@@ -371,10 +371,10 @@ static void run_in_order(const Linear *c, const Block *b, Run *r, Sums *s)
   sums_in_order(c, b, r, &d);
   for (unsigned i = 0; i < c->vecs; i++) {
     load_scale(c, b, r, i);
-    for (unsigned m = 0; m < c->tile; m++)
+    for (unsigned m = 0; m < c->tile; m++) {
       d.v[m][i].sum32 = scaled(c, d.v[m][i].sum32, r->scale[i]);
-    for (unsigned m = 0; m < c->tile; m++)
       pin(c, &d.v[m][i].sum32);
+    }
   }
   for (unsigned m = 0; m < c->tile; m++) {
     KVal xs = act_float(c, b, b->act.scale, r->group, m);
