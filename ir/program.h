@@ -16,6 +16,7 @@ typedef struct {
   uint64_t offset; /* in its space: states' by lowering, maybe in gaps of others; else by program_place() */
   uint32_t first, last; /* arena: launches of its entry that use it, for packing */
   uint32_t entry;       /* arena: the entry it belongs to */
+  bool arrays;          /* it is several: nobody goes beyond the one at whose offset a bind is */
 } Buffer;
 
 typedef struct {
@@ -112,6 +113,9 @@ void program_kernel(Program *p, Kernel *k, Part *part);
 
 /* Ends that: kernels read their constants as arguments. */
 void program_end_kernels(Program *p);
+
+/* Then: kernels without what no kernel reads (program_unread.c). */
+void program_drop_unread(Program *p);
 
 /* The plan: every launch with its kernels, grid, operands, weight bytes and operations. */
 void program_print(const Program *p, Text *out);

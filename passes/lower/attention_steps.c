@@ -324,7 +324,7 @@ static void quantise(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
   int64_t heads = a->together / a->tokens, blocks = a->size / QBLOCK;
-  Q8a to = lower_q8a_value(a->l, a->quantised, KA_WRITE);
+  Q8a to = lower_q8a_made(a->l, a->quantised);
   KVal t = k_loop(k, k_idx(k, 0), k_op2(k, K_div, queries, k_idx(k, heads)), 1);
   Query q = {.a = a, .acc = idx_mul(k, t, heads * acc_stride(a))};
 

@@ -337,7 +337,7 @@ static void epilogue_in_registers(const Linear *c)
 static void quantise_tokens(const Linear *c, KVal iteration, KVal end)
 {
   Kernel *k = c->l->k;
-  Q8a q = lower_q8a_value(c->l, quantised(c), KA_WRITE);
+  Q8a q = lower_q8a_made(c->l, quantised(c));
   int64_t blocks = q.columns / QBLOCK;
   unsigned n = lower_quant_most(c->l);
   KVal x[QBLOCK / 4];

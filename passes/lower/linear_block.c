@@ -26,7 +26,7 @@ typedef struct {
   bool unpacked;
   unsigned
       words; /* of 4 bytes, of a row's four unpacked codes: if 2, codes are 16 bits, and two columns are in each */
-  uint16_t act16; /* activations for such codes, or Q8A_NOT_WIDE: they are made wide where they are used */
+  uint16_t act16; /* activations for such codes, or Q8A_NONE: they are made wide where they are used */
   int shift;      /* of unpacked codes */
 } Block;
 
@@ -54,21 +54,11 @@ static bool has_min(DType t)
   return panel_spec(t)->min;
 }
 
-static int zero_code(DType t)
-{
-  return dtype_info[t].zero - dtype_info[t].lo;
-}
-
 /* By how many bits codes are shifted in scratch, so that zero is QZERO if it can. */
 static int code_shift(const Linear *c, DType t)
 {
-  int zero = zero_code(t), top = dtype_info[t].hi - dtype_info[t].lo, by = 0;
-
-  if (lower_dot_plan(c->l->target, t).kind != DOT4) /* other products have no bits to spare */
-    return 0;
-  while (zero && zero << by < QZERO && top << (by + 1) <= UINT8_MAX)
-    by++;
-  return by;
+  /* other products have no bits to spare */
+  return lower_dot_plan(c->l->target, t).kind == DOT4 ? lower_zero_shift(t) : 0;
 }
 
 static Block block_of(const Linear *c, DType t)
@@ -96,7 +86,7 @@ static KVal act_pair(const Linear *c, const Block *b, KVal at, unsigned m, unsig
   int64_t off = (int64_t)m * b->act.columns + n * 2;
   KVal x;
 
-  if (b->act16 != Q8A_NOT_WIDE) {
+  if (b->act16 != Q8A_NONE) {
     x = k_load(k, ktype(KE_i32, 1), b->act16, at, off);
   } else {
     KVal two = k_load(k, ktype(KE_i8, 2), b->act.q, at, off);
@@ -125,18 +115,14 @@ static KVal start_sum(const Linear *c, const Block *b, const Run *r, unsigned m)
 {
   Kernel *k = c->l->k;
   KType i32 = linear_vec(c, KE_i32, 1);
-  const Zeros *z = &c->l->zeros;
   bool halves = b->runs > 1;
-  int zero = zero_code(b->dtype) << b->shift, down = 0;
+  int zero = lower_zero_code(b->dtype) << b->shift, down = 0;
   int64_t bias = lower_sum_bias(c->l->target), off = (int64_t)m * b->act.columns / QBLOCK * b->runs;
-  unsigned i = 0;
+  unsigned i = lower_start_array(c->l, zero);
 
   if (!zero)
     return k_int(k, i32, bias);
-  while (i < z->n && zero != 1 << z->bits[i])
-    i++;
-  i = i < z->n ? i : 0;
-  while (zero << down < 1 << (halves ? lower_half_zero(c->l->target) : z->bits[i]))
+  while (zero << down < 1 << (halves ? lower_half_zero(c->l->target) : c->l->zeros.bits[i]))
     down++;
   uint16_t stored = halves ? b->act.start16 : b->act.start[i];
   KVal s = k_splat(k, i32, k_load(k, ktype(KE_i32, 1), stored, r->run, off));
@@ -511,7 +497,7 @@ void linear_block(const Linear *c, uint16_t w, Val x, DType t, Sums *sums)
   Block b = block_of(c, t);
 
   b.w = w;
-  b.act = lower_q8a_value(c->l, x, KA_READ);
+  b.act = lower_q8a_used(c->l, x, t);
   each_group(c, &b, group_sums, sums, sums);
 }
 
@@ -628,7 +614,7 @@ static void prefetch_next(const Linear *c, const Block *b, KVal j)
  * the processor to see them coming. */
 static void prefetch_activations(const Linear *c, const Block *b, const Run *r)
 {
-  bool wide = b->act16 != Q8A_NOT_WIDE;
+  bool wide = b->act16 != Q8A_NONE;
 
   if (!c->strip || c->l->g->tokens * b->act.columns * (wide ? 2 : 1) <= c->l->target->l2_bytes)
     return;
@@ -644,8 +630,8 @@ void linear_unpacked(const Linear *c, uint16_t w, Val x, DType t, int64_t at, Su
 
   b.w = w;
   b.unpacked = true;
-  b.act = lower_q8a_value(c->l, x, KA_READ);
-  b.act16 = b.words > 1 && lower_is_wide(c->l, x) ? lower_wide_codes(c->l, x, KA_READ) : Q8A_NOT_WIDE;
+  b.act = lower_q8a_used(c->l, x, t);
+  b.act16 = b.words > 1 && lower_is_wide(c->l, x) ? lower_wide_codes(c->l, x, KA_READ) : Q8A_NONE;
   KVal j = k_loop(k, idx_mul(k, c->from, b.runs), idx_mul(k, c->to, b.runs), 1);
   linear_open(c, sums, &carries);
   prefetch_next(c, &b, j);

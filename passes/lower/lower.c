@@ -164,6 +164,7 @@ static void place_computed(Lower *l, Val v)
     if (lower_is_wide(l, v))
       bytes += (uint64_t)type_count(&n->type) * sizeof(int16_t);
     *p = (Place){PLACE_Q8A, arena_buffer(l, v, bytes), type_last(&n->type)};
+    l->prog->buffers.data[p->buffer].arrays = true;
     return;
   }
   int64_t stride = lower_stride(&n->type), rows = n->type.rank > 1 ? n->type.dim[0] : 1;
@@ -655,6 +656,7 @@ bool pass_lower(const Module *m, const Target *target, const PassOptions *o, Pro
     if (!(m->graphs.data[i]->dense ? lower_dense_graph : lower_graph)(&l, m->graphs.data[i]))
       return false;
   program_end_kernels(p);
+  program_drop_unread(p);
   program_place(p, o->threads ? target->l2_bytes / 2 : 0);
   *out = p;
   return true;

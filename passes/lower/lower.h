@@ -133,10 +133,10 @@ KVal lower_over_lanes(Kernel *k, KOp op, KVal *v, unsigned n);
 /* A q8a value: its parameters and its columns. */
 typedef struct {
   uint16_t q, scale, start[MAX_ZEROS], start16, ssum;
-  uint16_t wide; /* if it is written: codes in 16 bits too, or Q8A_NOT_WIDE */
+  uint16_t wide; /* if it is written: codes in 16 bits too, or Q8A_NONE */
   int64_t columns;
 } Q8a;
-enum { Q8A_ARRAYS = 5 + MAX_ZEROS, Q8A_NOT_WIDE = UINT16_MAX };
+enum { Q8A_ARRAYS = 5 + MAX_ZEROS, Q8A_NONE = UINT16_MAX };
 
 /* Integer sums start with the bits of SUM_BIAS where the target has fma, so that they are floats without conversion:
  * the bias and the sum, exactly. Stored is that bias - zero * (sum of the activations), for each code that means zero in a
@@ -147,7 +147,15 @@ int32_t lower_sum_bias(const Target *t); /* bits of SUM_BIAS, or 0 */
 Zeros lower_zeros(const Module *m);      /* QZERO first */
 unsigned lower_half_zero(const Target *t);
 KVal lower_start_to_sum(Lower *l, KVal start); /* of the first array */
-Q8a lower_q8a_value(Lower *l, Val v, KAccess access);
+Q8a lower_q8a_made(Lower *l, Val v);
+/* What products with weights of type `t` read of it, on any level: the others are Q8A_NONE. */
+Q8a lower_q8a_used(Lower *l, Val v, DType t);
+
+/* Codes count from the lowest, so that they have no sign: the one that means zero. By how many bits they can be shifted so that it
+ * becomes QZERO, or comes near. The number of the array of what sums start with for a zero. */
+int lower_zero_code(DType t);
+int lower_zero_shift(DType t);
+unsigned lower_start_array(const Lower *l, int zero);
 
 /* Behind the arrays of a value that prompts multiply in 16 bits (see dot.h) are its codes in 16 bits, if that is so for
  * most of the rows of weights that it meets: the others are not worth a kernel of its own to whoever makes it. */

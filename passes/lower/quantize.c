@@ -6,6 +6,7 @@
  * and are summed and compared side by side, for as many blocks as make a vector of sums: what is done for a block's numbers
  * (maximum, inverse, scale, sums of codes) is then done once for all. A block comes out the same in any company. */
 #include <assert.h>
+#include <limits.h>
 
 #include "passes/lower/dot.h"
 #include "passes/lower/panel.h"
@@ -21,23 +22,76 @@ enum {
   Q6_K_ZERO_BITS = 5
 };
 
-Q8a lower_q8a_value(Lower *l, Val v, KAccess access)
+/* Which arrays of numbers that sums start with: a bit each, and for halves of blocks. And whether scale * sum. */
+typedef struct {
+  unsigned start;
+  bool start16, ssum;
+} Numbers;
+
+static Q8a open_arrays(Lower *l, Val v, KAccess access, Numbers n)
 {
   const Type *t = &graph_node(l->g, v)->type;
   Q8aLayout lay = lower_q8a(l, type_rows(t), type_last(t));
   uint32_t buffer = lower_place(l, lower_base(l, v))->buffer;
   Q8a q = {.q = lower_param(l, buffer, 0, KE_i8, access, "q"),
            .scale = lower_param(l, buffer, lay.scale, KE_f32, access, "qscale"),
-           .start16 = lower_param(l, buffer, lay.start16, KE_i32, access, "qstart16"),
-           .ssum = lower_param(l, buffer, lay.ssum, KE_f32, access, "qssum"),
-           .wide = Q8A_NOT_WIDE,
+           .start16 = Q8A_NONE,
+           .ssum = Q8A_NONE,
+           .wide = Q8A_NONE,
            .columns = type_last(t)};
 
+  if (n.start16)
+    q.start16 = lower_param(l, buffer, lay.start16, KE_i32, access, "qstart16");
+  if (n.ssum)
+    q.ssum = lower_param(l, buffer, lay.ssum, KE_f32, access, "qssum");
   for (unsigned i = 0; i < l->zeros.n; i++)
-    q.start[i] = lower_param(l, buffer, lay.start[i], KE_i32, access, "qstart");
-  if (access == KA_WRITE && lower_is_wide(l, v))
-    q.wide = lower_wide_codes(l, v, access);
+    q.start[i] = n.start >> i & 1 ? lower_param(l, buffer, lay.start[i], KE_i32, access, "qstart") : Q8A_NONE;
   return q;
+}
+
+Q8a lower_q8a_made(Lower *l, Val v)
+{
+  Q8a q = open_arrays(l, v, KA_WRITE, (Numbers){UINT_MAX, true, true});
+
+  if (lower_is_wide(l, v))
+    q.wide = lower_wide_codes(l, v, KA_WRITE);
+  return q;
+}
+
+Q8a lower_q8a_used(Lower *l, Val v, DType t)
+{
+  const PanelSpec *s = panel_spec(t);
+  int zero = lower_zero_code(t), shifted = zero << lower_zero_shift(t);
+  bool halves = s->sub && s->sub < QBLOCK;
+  Numbers n = {.start16 = zero && halves, .ssum = s->min};
+
+  if (zero && !halves)
+    n.start = 1u << lower_start_array(l, zero) | 1u << lower_start_array(l, shifted);
+  return open_arrays(l, v, KA_READ, n);
+}
+
+int lower_zero_code(DType t)
+{
+  return dtype_info[t].zero - dtype_info[t].lo;
+}
+
+int lower_zero_shift(DType t)
+{
+  int zero = lower_zero_code(t), top = dtype_info[t].hi - dtype_info[t].lo, by = 0;
+
+  while (zero && zero << by < QZERO && top << (by + 1) <= UINT8_MAX)
+    by++;
+  return by;
+}
+
+unsigned lower_start_array(const Lower *l, int zero)
+{
+  const Zeros *z = &l->zeros;
+
+  for (unsigned i = 0; i < z->n; i++)
+    if (zero == 1 << z->bits[i])
+      return i;
+  return 0;
 }
 
 bool lower_is_wide(const Lower *l, Val v)
@@ -76,7 +130,7 @@ static KVal mul(Kernel *k, KVal a, KVal b)
 
 static void add_zero(Zeros *z, DType t)
 {
-  int zero = dtype_info[t].zero - dtype_info[t].lo;
+  int zero = lower_zero_code(t);
   uint8_t bits = 0;
   unsigned i = 0;
 
@@ -314,7 +368,7 @@ static KVal put_codes(const Blocks *b, const Q8a *to, KVal block, int64_t step, 
     for (unsigned j = 0; j < b->vecs; j++) {
       KVal code = k_bitcast(k, i32, rounded(k, b->x[i * b->vecs + j], top)), *s = &sum[2 * i + j / half];
       k_store(k, to->q, at, i * step * QBLOCK + j * b->l->lanes, k_cast(k, KE_i8, code));
-      if (to->wide != Q8A_NOT_WIDE)
+      if (to->wide != Q8A_NONE)
         k_store(k, to->wide, at, i * step * QBLOCK + j * b->l->lanes, k_cast(k, KE_i16, code));
       *s = j % half ? k_op2(k, K_add, *s, code) : code;
     }

@@ -207,7 +207,7 @@ static KVal quant_vector(void *ctx, KVal j, int64_t off)
 
 static void stage_quant(Row *r)
 {
-  Q8a to = lower_q8a_value(r->l, r->now->v, KA_WRITE);
+  Q8a to = lower_q8a_made(r->l, r->now->v);
   int64_t blocks = to.columns / QBLOCK;
 
   lower_quant_row(r->l, &to, idx_mul(r->l->k, r->row, blocks), blocks, quant_vector, r);

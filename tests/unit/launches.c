@@ -83,6 +83,58 @@ Test(launches, values_are_quantised_where_they_are_made)
   cr_expect_gt(checked, 0);
 }
 
+static bool is_read(const Program *p, const Bind *array)
+{
+  for (uint32_t i = 0; i < p->parts.len; i++) {
+    const Part *part = &p->parts.data[i];
+    for (uint32_t j = 0; j < part->binds.count; j++) {
+      const Bind *b = &p->binds.data[part->binds.first + j];
+      if (b->buffer == array->buffer && b->offset == array->offset &&
+          p->kernels.data[part->kernel]->params.data[j].access != KA_WRITE)
+        return true;
+    }
+  }
+  return false;
+}
+
+/* Of kernels that write several arrays of one value: do they write each for someone. */
+static uint32_t arrays_for_nobody(const Program *p, uint32_t *arrays)
+{
+  uint32_t unread = 0;
+
+  for (uint32_t k = 0; k < p->kernels.len; k++)
+    for (uint32_t j = 0; j < p->kernels.data[k]->params.len; j++) {
+      bool read = false, is_array = false;
+      for (uint32_t i = 0; i < p->parts.len; i++) {
+        const Bind *b = &p->binds.data[p->parts.data[i].binds.first + j];
+        if (p->parts.data[i].kernel != k || !p->buffers.data[b->buffer].arrays ||
+            p->kernels.data[k]->params.data[j].access != KA_WRITE)
+          continue;
+        is_array = true;
+        read |= is_read(p, b);
+      }
+      *arrays += is_array;
+      unread += is_array && !read;
+    }
+  return unread;
+}
+
+Test(launches, no_array_is_written_for_nobody)
+{
+  static const DType types[] = {DT_Q4_0, DT_Q8_0, DT_Q4_K, DT_Q6_K};
+  static const char *const cpus[] = {"x86-64-v2", "x86-64-v3", "x86-64-v4+vnni"};
+
+  for (size_t t = 0; t < COUNT(types) * COUNT(cpus); t++) {
+    Arena a = {0};
+    const DecoderOptions o = {.seed = t, .prefill_tokens = 24, .weights = types[t % COUNT(types)]};
+    uint32_t arrays = 0,
+             unread = arrays_for_nobody(lowered(gen_decoder(&a, &o), cpus[t % COUNT(cpus)]), &arrays);
+    cr_expect_gt(arrays, 0);
+    cr_expect_eq(unread, 0, "%s: %u of %u", dtype_info[o.weights].name, unread, arrays);
+    arena_free(&a);
+  }
+}
+
 Test(launches, decode_has_the_products_of_prefill)
 {
   for (uint64_t seed = 1; seed <= 12; seed++) {
