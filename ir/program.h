@@ -29,6 +29,7 @@ typedef struct {
   uint32_t kernel;
   uint32_t grid;
   bool per_token;                /* grid counts for each token of the call */
+  bool per_section;              /* .. for each section of the positions seen */
   Slice binds;                   /* one for each parameter of the kernel */
   uint64_t bytes;                /* of weights or states streamed in one call */
   uint64_t ops;                  /* multiply-adds for one token, roughly */

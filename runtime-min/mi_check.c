@@ -170,6 +170,11 @@ static bool check_part(const Check *c, const MiEntry *e, const MiPart *p)
          inside(p->first_bind, grid[p->grid].n_binds, c->h->n_binds);
 }
 
+static uint64_t times_at_most(const Check *c, const MiEntry *e, const MiGrid *g)
+{
+  return g->times == MI_ONCE ? 1 : (uint64_t)e->tokens + c->h->context / MI_SECTION;
+}
+
 /* The iterations of a launch must fit the pool's 31 bits, and the last launch must end. */
 static bool check_parts(const Check *c, const MiEntry *e)
 {
@@ -183,7 +188,7 @@ static bool check_parts(const Check *c, const MiEntry *e)
       return false;
     }
     const MiGrid *g = &grid[part[i].grid];
-    total += (uint64_t)g->grid * (g->per_token ? e->tokens : 1);
+    total += (uint64_t)g->grid * times_at_most(c, e, g);
     if (total > TOTAL_MAX) {
       mi_out_format(c->why, "part %u: its launch has too many iterations", e->first_part + i);
       return false;

@@ -24,9 +24,12 @@ typedef struct {
 
 _Static_assert(sizeof(Job) <= MI_POOL_JOB, "threads get a copy");
 
-static int64_t iterations(const MiGrid *g, int32_t tokens)
+static int64_t iterations(const MiGrid *g, const int32_t *args)
 {
-  return (int64_t)g->grid * (g->per_token ? tokens : 1);
+  uint32_t times = g->times == MI_PER_TOKEN     ? (uint32_t)args[1]
+                   : g->times == MI_PER_SECTION ? mi_sections((uint32_t)(args[0] + args[1]), g->span)
+                                                : 1;
+  return (int64_t)g->grid * times;
 }
 
 typedef struct {
@@ -37,8 +40,7 @@ typedef struct {
  * and a thread finds more of what it reads among what it has just written. */
 static Range share_of(const Job *job, const MiPart *part, unsigned share, unsigned n_shares)
 {
-  int64_t all = iterations(&job->grids[part->grid], job->args[1]),
-          first = mi_pool_begin(all, share, n_shares);
+  int64_t all = iterations(&job->grids[part->grid], job->args), first = mi_pool_begin(all, share, n_shares);
 
   return (Range){first, mi_pool_begin(all, share + 1, n_shares) - first};
 }
@@ -92,7 +94,7 @@ static Work work_of(const Job *job)
   for (const MiPart *part = job->part; !w.last; part++) {
     const MiGrid *g = &job->grids[part->grid];
     double times = !g->span ? 1 : seen < g->span ? seen : g->span;
-    w.iterations += iterations(g, job->args[1]);
+    w.iterations += iterations(g, job->args);
     double bytes = g->bytes * times, ops = g->ops * times * tokens;
     w.bytes += bytes;
     w.ops += ops;

@@ -1,4 +1,4 @@
-/* mi_image.h - the contract between compiled code and the runtime, version 3.
+/* mi_image.h - the contract between compiled code and the runtime, version 4.
  *
  * The compiler makes two things: kernels (machine code: an array of functions) and an image (one flat
  * block of read-only bytes: this header, then what its offsets name). All offsets count from the start
@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define MI_MAGIC   "micc img"
-#define MI_VERSION 3u
+#define MI_VERSION 4u
 enum { MI_PAGE = 4096, MI_ALIGN = 64 };
 
 /* Runs grid iterations lo <= i < hi.
@@ -37,14 +37,27 @@ enum { MI_PLACE_BITS = 30 };
 /* A kernel's parameter: index in the table of places. */
 typedef uint16_t MiBind;
 
+/* The positions that one token sees go by sections, so that threads may share them: the first starts at position 0. */
+enum { MI_SECTION = 256 };
+
+/* How many there are of the last `span` of `seen` positions. */
+static inline uint32_t mi_sections(uint32_t seen, uint32_t span)
+{
+  uint32_t first = seen > span ? seen - span : 0;
+  return (seen - 1) / MI_SECTION - first / MI_SECTION + 1;
+}
+
+/* What a grid counts for: the call, else each of these. */
+enum { MI_ONCE, MI_PER_TOKEN, MI_PER_SECTION };
+
 /* A kernel and how often it runs. */
 typedef struct {
   float bytes;     /* of weights or states that it streams: for profiles, and to see what is worth a thread */
   float ops;       /* multiply-adds for one token, likewise; 0: not known */
-  uint32_t grid;   /* iterations; times the number of tokens of the call if per_token */
+  uint32_t grid;   /* iterations; times the tokens of the call, or the sections that its last token sees */
   uint32_t span;   /* 0, or: bytes and ops are for each position that a token sees, at most so many */
   uint16_t kernel; /* index in the table of kernels */
-  uint8_t n_binds, per_token;
+  uint8_t n_binds, times;
   int32_t constant[MI_CONSTANTS]; /* sizes and the like in which layers differ that share a kernel */
 } MiGrid;
 
@@ -115,8 +128,8 @@ typedef struct {
   uint64_t tables_bytes; /* of the first of them, whole pages: of these a call reads single rows only */
 } MiImage;
 
-_Static_assert(sizeof(MiGrid) == 48 && sizeof(MiPart) == 8, "contract, version 3");
+_Static_assert(sizeof(MiGrid) == 48 && sizeof(MiPart) == 8, "contract, version 4");
 _Static_assert(sizeof(MiLevel) == 32 && sizeof(MiEntry) == 48 && sizeof(MiIo) == 96 && sizeof(MiImage) == 240,
-               "contract, version 3");
+               "contract, version 4");
 
 #endif

@@ -1,15 +1,18 @@
 /* attention.c - attention over the cache, with a streaming softmax.
  *
- * One grid iteration makes a few heads of one token: heads that share keys and values, so that each of these is
- * loaded once. It walks the positions in tiles of four vectors, counted from position 0 whatever the window; every sum
- * of a head is made in the same order however many heads go together. So prefill and decode give the same bits. Keys
- * of a tile are stored transposed ([size][tile]): scores are vectors whose lanes are positions. Of prompts an iteration
- * makes the heads of several tokens: attention_prompt.c.
+ * One grid iteration makes a few heads of one token, those that share keys and values, so that each of these is
+ * loaded once; for one section of the positions. A second launch puts the sections' results together. An iteration
+ * walks the positions in tiles of four vectors, counted from position 0 whatever the window; every sum of a head is made
+ * in the same order however many heads go together. So prefill and decode give the same bits. Keys of a tile are
+ * stored transposed ([size][tile]): scores are vectors whose lanes are positions. Of prompts an iteration makes the
+ * heads of several tokens, all sections: attention_prompt.c.
  *
  * States of layers with windows are rings: tile t of the positions is tile t mod (slots / tile) of the state. */
 #include "passes/lower/attention.h"
 
 #include <assert.h>
+
+#include "runtime-min/mi_image.h" /* MI_SECTION */
 
 enum { MAX_HEADS = 7, MAX_CHUNK = 8 };
 
@@ -196,13 +199,13 @@ static void add_values(const Attention *a, KVal rows, KVal j, int64_t off, unsig
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, lanes);
   KVal next[MAX_HEADS * MAX_CHUNK];
-  KVal scales = 0;
+  KVal scales = 0, results = idx_add(k, a->section.at, j);
   uint32_t n = 0;
   Accs first, acc, body;
 
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++) {
-      KVal old = k_load(k, t, a->scratch, j, attention_acc_at(a, h) + off + c * lanes);
+      KVal old = k_load(k, t, a->section.buf, results, attention_acc_at(a, h) + off + c * lanes);
       first.v[h][c] =
           mul(k, old,
               attention_number(a, a->scratch, lanes, k_idx(k, 0), attention_number_at(a, NUM_FACTOR) + h));
@@ -221,7 +224,7 @@ static void add_values(const Attention *a, KVal rows, KVal j, int64_t off, unsig
   k_end(k, next, n);
   for (unsigned h = 0; h < a->together; h++)
     for (unsigned c = 0; c < chunk; c++)
-      k_store(k, a->scratch, j, attention_acc_at(a, h) + off + c * lanes, acc.v[h][c]);
+      k_store(k, a->section.buf, results, attention_acc_at(a, h) + off + c * lanes, acc.v[h][c]);
 }
 
 typedef struct {
@@ -297,13 +300,13 @@ static unsigned keys_at_once(const Attention *a, unsigned heads)
   return vecs;
 }
 
-/* As many heads of a group as registers hold, if two threads still find work for one token. */
+/* As many heads of a group as registers hold. */
 static unsigned heads_together(const Attention *a)
 {
   int64_t group = a->heads / a->kv_heads;
 
   for (unsigned n = MAX_HEADS; n > 1; n--)
-    if (group % n == 0 && keys_at_once(a, n) && (a->heads / n > 1 || a->l->g->tokens > 1))
+    if (group % n == 0 && keys_at_once(a, n))
       return n;
   return 1;
 }
@@ -324,20 +327,27 @@ static int64_t seen_most(const Attention *a)
   return window && window < context ? window : context;
 }
 
-/* The first query, of `tokens` tokens, that iteration `i` of the grid makes. Items: iterations of a token. */
-static void find_place(Attention *a, KVal item, KVal token)
+/* Where the queries of item `item` of a token are, and their results. */
+static void find_queries(Attention *a, KVal item, KVal token)
 {
   Kernel *k = a->l->k;
   KVal head = idx_mul(k, item, a->together / a->tokens);
+
+  a->kv_head = k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads));
+  a->q_at = idx_add(k, idx_mul(k, token, a->stride), idx_mul(k, head, a->size));
+  if (a->quantised)
+    a->block = idx_add(k, idx_mul(k, token, a->heads * a->size / QBLOCK), idx_mul(k, head, a->size / QBLOCK));
+}
+
+/* The positions that a token sees, and where they are in the states. */
+static void find_positions(Attention *a, KVal token)
+{
+  Kernel *k = a->l->k;
 
   a->tiles = k_idx(k, a->slots / a->tile);
   a->group = k_idx(k, a->group_bytes / kelem_info[a->elem].bytes);
   if (a->blocks)
     a->scales_group = k_idx(k, a->group_bytes / kelem_info[KE_f16].bytes);
-  a->kv_head = k_op2(k, K_div, head, k_idx(k, a->heads / a->kv_heads));
-  a->q_at = idx_add(k, idx_mul(k, token, a->stride), idx_mul(k, head, a->size));
-  if (a->quantised)
-    a->block = idx_add(k, idx_mul(k, token, a->heads * a->size / QBLOCK), idx_mul(k, head, a->size / QBLOCK));
   a->last = a->pos = idx_add(k, k_arg(k, 0), token);
   a->low = k_idx(k, 0);
   if (a->rings) {
@@ -346,23 +356,66 @@ static void find_place(Attention *a, KVal item, KVal token)
   }
 }
 
-/* A grid iteration: a few heads of one token. */
-static uint64_t one_token(Attention *a)
+/* Where the results of a token's sections lie: of an iteration's heads one section after the other. */
+static uint32_t sections_buffer(const Attention *a)
+{
+  Program *p = a->l->prog;
+  uint64_t all = (p->context + MI_SECTION - 1) / MI_SECTION,
+           seen = ((uint64_t)seen_most(a) + MI_SECTION - 2) / MI_SECTION + 1, items = a->heads / a->together;
+  uint32_t b = program_buffer(
+      p, SPACE_ARENA, arena_printf(a->l->arena, "%s.sections", a->n->from ? a->n->from : "attention"),
+      items * (seen < all ? seen : all) * (uint64_t)attention_results(a) * sizeof(float));
+
+  p->buffers.data[b].entry = a->l->entry;
+  return b;
+}
+
+/* idx: where the results of section `i`, counted from the first that is seen, are. */
+static KVal section_at(const Attention *a, KVal i)
+{
+  return idx_mul(a->l->k, i, attention_results(a));
+}
+
+/* A grid iteration: a few heads of one token, of one section that it sees. */
+static uint64_t one_section(Attention *a, uint32_t sections)
 {
   Kernel *k = a->l->k;
-  int64_t items = a->heads / a->together;
   KVal i = k_grid(k), queries = k_idx(k, a->together);
 
-  find_place(a, k_op2(k, K_rem, i, k_idx(k, items)), k_op2(k, K_div, i, k_idx(k, items)));
-  a->scratch = lower_scratch(a->l, (uint64_t)attention_number_at(a, NUMBERS) * sizeof(float));
+  find_positions(a, k_idx(k, 0));
+  KVal first = attention_first_section(a), count = k_op2(k, K_sub, attention_end_section(a), first);
+  find_queries(a, k_op2(k, K_div, i, count), k_idx(k, 0));
+  a->section_no = idx_add(k, first, k_op2(k, K_rem, i, count));
+  a->scratch = lower_scratch(a->l, (uint64_t)attention_scratch(a) * sizeof(float));
+  a->section = (Results){lower_param(a->l, sections, 0, KE_f32, KA_BOTH, "sections"), section_at(a, i)};
   attention_clear(a, queries);
   KVal tile = attention_tiles(a);
   scores(a);
   attention_softmax(a, tile, queries);
   all_values(a, attention_rows(a, tile));
   k_end(k, NULL, 0);
+  return (uint64_t)(a->heads / a->together);
+}
+
+/* A grid iteration: a few heads of one token, from the results of its sections. */
+static uint64_t all_sections(Attention *a, uint32_t sections)
+{
+  Kernel *k = a->l->k;
+  KVal i = k_grid(k), queries = k_idx(k, a->together);
+
+  find_positions(a, k_idx(k, 0));
+  find_queries(a, i, k_idx(k, 0));
+  a->scratch = lower_scratch(a->l, (uint64_t)(attention_scratch(a) + attention_results(a)) * sizeof(float));
+  a->section = (Results){lower_param(a->l, sections, 0, KE_f32, KA_READ, "sections"), 0};
+  a->all = (Results){a->scratch, k_idx(k, attention_scratch(a))};
+  attention_clear(a, queries);
+  KVal count = k_op2(k, K_sub, attention_end_section(a), attention_first_section(a));
+  KVal s = k_loop(k, k_idx(k, 0), count, 1);
+  a->section.at = section_at(a, idx_add(k, k_op2(k, K_mul, i, count), s));
+  attention_merge(a, queries);
+  k_end(k, NULL, 0);
   attention_finish(a, queries);
-  return (uint64_t)items;
+  return (uint64_t)(a->heads / a->together);
 }
 
 /* A grid iteration: the heads of one key/value head, of several tokens; fewer, or none, where the call ends. */
@@ -374,7 +427,8 @@ static uint64_t several_tokens(Attention *a)
   KVal left = k_op2(k, K_sub, k_arg(k, 1), token);
 
   k_if(k, k_op2(k, K_lt, k_idx(k, 0), left));
-  find_place(a, k_op2(k, K_div, i, k_idx(k, tiles)), token);
+  find_positions(a, token);
+  find_queries(a, k_op2(k, K_div, i, k_idx(k, tiles)), token);
   left = k_op2(k, K_min, left, k_idx(k, a->tokens));
   a->last = k_op2(k, K_sub, idx_add(k, a->pos, left), k_idx(k, 1));
   attention_prompt(a, left);
@@ -397,12 +451,56 @@ static void open_states(Attention *a, const Type *state)
   a->value_scales = lower_param(l, values, lower_state_scales(state), KE_f16, KA_READ, "vscales");
 }
 
+static void open_results(Attention *a)
+{
+  if (a->stored)
+    a->out = lower_value(a->l, a->v, KA_WRITE);
+}
+
+static void begin(const Attention *a, const char *what)
+{
+  lower_begin(a->l, "attention%s.%lldx%lld.kv%lld.%s", what, (long long)a->heads, (long long)a->size,
+              (long long)a->kv_heads, kelem_info[a->elem].name);
+}
+
+/* Each position that is seen costs so many bytes and multiply-adds more. */
+static Part *end(const Attention *a, uint64_t grid, uint64_t bytes, uint64_t ops)
+{
+  Part *part = lower_end(a->l, grid, false, bytes, ops);
+  part->span = (uint32_t)seen_most(a);
+  return part;
+}
+
+static void lower_prompt(Attention *a, const Type *state, uint64_t bytes, uint64_t ops)
+{
+  begin(a, "");
+  a->q = lower_value(a->l, graph_in(a->l->g, a->v, 0), KA_READ);
+  open_states(a, state);
+  open_results(a);
+  end(a, several_tokens(a), bytes, ops);
+}
+
+static void lower_sections(Attention *a, const Type *state, uint64_t bytes, uint64_t ops)
+{
+  Lower *l = a->l;
+  uint32_t sections = sections_buffer(a);
+
+  begin(a, "");
+  a->q = lower_value(l, graph_in(l->g, a->v, 0), KA_READ);
+  open_states(a, state);
+  end(a, one_section(a, sections), bytes, ops)->per_section = true;
+  lower_barrier(l, l->name);
+  l->name = arena_printf(l->arena, "%s merge", a->n->from ? a->n->from : "attention");
+  begin(a, ".merge");
+  open_results(a);
+  end(a, all_sections(a, sections), 0, ops / MI_SECTION + 1);
+}
+
 bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
 {
   Val v = nodes[0];
   const Type t = graph_node(l->g, v)->type; /* [T, heads, size] */
   const Type *state = &l->prog->module->states.data[state_of(l, graph_in(l->g, v, 1))].type;
-  bool prompt = lower_per_token(l, &t);
   Attention a = {.l = l,
                  .v = v,
                  .n = graph_node(l->g, v),
@@ -421,27 +519,21 @@ bool lower_attention(Lower *l, const Val *nodes, uint32_t n)
   a.lanes = l->lanes;
   a.tile = l->key_tile;
   a.rings = has_windows(l->g);
-  if (prompt) {
+  uint64_t bytes = 2 * (uint64_t)(a.kv_heads * a.size) * kelem_info[a.elem].bytes,
+           ops = 2 * (uint64_t)(a.heads * a.size);
+  if (lower_per_token(l, &t)) {
     a.tokens = attention_prompt_tokens(&a);
     a.together = a.tokens * (unsigned)(a.heads / a.kv_heads);
+    lower_prompt(&a, state, bytes, ops);
   } else {
+    assert(t.dim[0] == 1);
     a.tokens = 1;
     a.together = heads_together(&a);
     a.vecs = keys_at_once(&a, a.together);
     a.unroll = a.elem == KE_f16 && !l->target->f16c ? 1 /* a conversion is long code */
                : a.vecs == 1                        ? SLOTS
                              : ATTENTION_UNROLL; /* a line at least, so that it is prefetched */
+    lower_sections(&a, state, bytes, ops);
   }
-  lower_begin(l, "attention.%lldx%lld.kv%lld.%s", (long long)a.heads, (long long)a.size,
-              (long long)a.kv_heads, kelem_info[a.elem].name);
-  a.q = lower_value(l, graph_in(l->g, v, 0), KA_READ);
-  open_states(&a, state);
-  if (a.stored)
-    a.out = lower_value(l, v, KA_WRITE);
-  uint64_t grid = prompt ? several_tokens(&a) : one_token(&a) * (uint64_t)t.dim[0];
-  uint64_t row = (uint64_t)(a.kv_heads * a.size);
-  Part *part =
-      lower_end(l, grid, false, 2 * row * kelem_info[a.elem].bytes, 2 * (uint64_t)(a.heads * a.size));
-  part->span = (uint32_t)seen_most(&a);
   return true;
 }

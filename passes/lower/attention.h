@@ -1,8 +1,11 @@
 /* attention.h - what the kernels of one token and of a prompt's tokens share.
  *
  * A kernel works on a few queries with the same keys and values: heads of one token, or of several tokens. Scratch has, for
- * each query, a tile of scores, which become probabilities; then for each the running result; then for all their numbers.
- * What is done for each query alone is a loop over queries: its code is there once. */
+ * each query, a tile of scores, which become probabilities; then for all their numbers in a tile.
+ * What is done for each query alone is a loop over queries: its code is there once.
+ *
+ * Positions go by sections of MI_SECTION. The results of a section are made for themselves, and then added to those of
+ * the sections before: so several threads may make the sections of one token, and sums are the same whoever makes them. */
 #ifndef MICC_LOWER_ATTENTION_H
 #define MICC_LOWER_ATTENTION_H
 
@@ -10,8 +13,14 @@
 
 enum { SLOTS = 4, ATTENTION_UNROLL = 2 };
 
-/* Of a query: running maximum and sum; what the result shrinks by; maximum, then sum, in a tile. */
-typedef enum { NUM_MAX, NUM_SUM, NUM_FACTOR, NUM_TILE, NUMBERS } Number;
+/* Of a query: what its result shrinks by; maximum, then sum, in a tile. */
+typedef enum { NUM_FACTOR, NUM_TILE, NUMBERS } Number;
+
+/* Of some positions: each query's sum of values, then their maxima of scores, then their sums of probabilities. */
+typedef struct {
+  uint16_t buf;
+  KVal at; /* idx: where they start, in elements; 0: there are none */
+} Results;
 
 typedef struct {
   Lower *l;
@@ -42,26 +51,37 @@ typedef struct {
   KVal tiles;               /* of a head's keys */
   KVal group, scales_group; /* idx: elements of the state, and scales, from a group of slots to the next */
   KVal kv_head;             /* idx: whose keys and values they share */
+  KVal section_no;          /* idx: of the section, counted from position 0 */
+  Results section, all;     /* of the section; of all so far */
   KVal at, scales_at;       /* of the tile: where its elements, and their scales, start in the state */
   KVal next;                /* of a token alone: how many elements from there to those of the next tile */
 } Attention;
 
 /* ---- scratch, in elements */
 int64_t attention_probs_at(const Attention *a, unsigned query);
-int64_t attention_acc_at(const Attention *a, unsigned query);
 int64_t attention_number_at(const Attention *a, Number n);
+int64_t attention_scratch(const Attention *a); /* how many these are */
+
+/* ---- results, in elements from their start */
+int64_t attention_acc_at(const Attention *a, unsigned query);
+int64_t attention_results(const Attention *a); /* how many these are */
 
 /* ---- steps */
 KVal attention_load(const Attention *a, uint16_t state, unsigned lanes, KVal at, int64_t off); /* as f32 */
 KVal attention_number(const Attention *a, uint16_t buf, unsigned lanes, KVal at, int64_t off); /* splat */
 
-/* For `queries` (idx) queries: before the first tile; from the sums of a tile to probabilities; results, those of whole
- * tokens, to where they belong. */
+/* For `queries` (idx) queries: results (those that there are) of nothing; from the sums of a tile to probabilities; the section's
+ * results, added to all, and of prompts ready for the next section; all, of whole tokens, to where they belong. */
 void attention_clear(const Attention *a, KVal queries);
 void attention_softmax(const Attention *a, KVal tile, KVal queries);
+void attention_merge(const Attention *a, KVal queries);
 void attention_finish(const Attention *a, KVal queries);
 
-/* The loop over tiles that a query sees; its index. Sets where that tile is in the state. */
+/* idx: the first section that a query sees, and the one behind the last. */
+KVal attention_first_section(const Attention *a);
+KVal attention_end_section(const Attention *a);
+
+/* The loop over tiles of the section that a query sees; its index. Sets where that tile is in the state. */
 KVal attention_tiles(Attention *a);
 /* How many rows of the tile must be added: up to the last token's own, rounded up to what a step takes. */
 KVal attention_rows(const Attention *a, KVal tile);

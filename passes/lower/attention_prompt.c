@@ -6,7 +6,7 @@
  * the queries do not see leaves these as they were: their probabilities are 0, their factor is 1. */
 #include "passes/lower/attention.h"
 
-enum { TILE_VECTORS = 2, TILE_MAX = 12 };
+enum { TILE_VECTORS = 2, TILE_MAX = 12, CONVERTED = 2 };
 
 typedef struct {
   const Attention *a;
@@ -46,7 +46,7 @@ static void place_scratch(Prompt *p)
   const Attention *a = p->a;
   int64_t chunks = (a->size + p->width - 1) / p->width;
 
-  p->q_at = (int64_t)round_up((uint64_t)attention_number_at(a, NUMBERS), PAD);
+  p->q_at = attention_scratch(a) + 2 * attention_results(a);
   p->keys_at = p->q_at + (int64_t)round_up((uint64_t)(a->together * a->size), PAD);
   p->key_scales_at = p->keys_at + (converts_keys(p) ? a->size * a->tile : 0);
   p->values_at = p->key_scales_at + (a->blocks ? a->size / QBLOCK * a->tile : 0);
@@ -81,10 +81,10 @@ static void copy_queries(const Prompt *p)
   k_end(k, NULL, 0);
 }
 
-/* Conversions that are done at once; without an instruction for them they are long code. */
-static unsigned at_once(const Prompt *p, unsigned most)
+/* Vectors of keys, or rows of values, that are converted at once; without an instruction for it that is long code. */
+static unsigned at_once(const Prompt *p)
 {
-  return p->a->elem == KE_f16 && !p->a->l->target->f16c ? 1 : most;
+  return p->a->elem == KE_f16 && !p->a->l->target->f16c ? 1 : CONVERTED;
 }
 
 /* Whole tiles: `n` elements. All loads first: they may be of what is stored next to. */
@@ -92,8 +92,8 @@ static void convert_all(const Prompt *p, uint16_t from, KVal at, KElem elem, int
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
-  unsigned vecs = at_once(p, KEY_VECTORS);
-  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, n), vecs * a->lanes), x[KEY_VECTORS];
+  unsigned vecs = at_once(p);
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, n), vecs * a->lanes), x[CONVERTED];
 
   at = idx_add(k, at, j);
   for (unsigned i = 0; i < vecs; i++)
@@ -148,7 +148,7 @@ static void convert_chunk(const Prompt *p, const Copy *c, KVal column, unsigned 
 {
   const Attention *a = p->a;
   Kernel *k = a->l->k;
-  KVal x[SLOTS][TILE_VECTORS];
+  KVal x[CONVERTED][TILE_VECTORS];
   KVal to = idx_add(k, idx_mul(k, column, a->tile), idx_mul(k, c->to, p->width));
 
   for (unsigned u = 0; u < rows; u++)
@@ -168,7 +168,7 @@ static void convert_values(const Prompt *p, KVal rows)
   Copy c = {.p = p, .column = whole};
 
   if (whole) {
-    unsigned step = at_once(p, SLOTS);
+    unsigned step = at_once(p);
     c.to = k_loop(k, zero, rows, step);
     KVal column = k_loop(k, zero, k_idx(k, whole), p->width);
     convert_chunk(p, &c, column, step);
@@ -297,14 +297,14 @@ static void add_values(const Prompt *p, KVal from, KVal column, KVal rows, unsig
   Kernel *k = a->l->k;
   KType t = ktype(KE_f32, a->lanes);
   KVal h = k_loop(k, k_idx(k, 0), p->queries, p->tile), probs = idx_mul(k, h, a->tile);
-  int64_t acc0 = attention_acc_at(a, 0), acc1 = attention_acc_at(a, 1) - acc0;
-  KVal at = idx_add(k, column, idx_mul(k, h, acc1));
+  int64_t acc = attention_acc_at(a, 1);
+  KVal at = idx_add(k, idx_add(k, a->section.at, column), idx_mul(k, h, acc));
   Tile first, sum, body;
 
   for (unsigned q = 0; q < p->tile; q++) {
     KVal factor = attention_number(a, a->scratch, a->lanes, h, attention_number_at(a, NUM_FACTOR) + q);
     for (unsigned i = 0; i < vecs; i++)
-      first.v[q][i] = k_op2(k, K_mul, k_load(k, t, a->scratch, at, acc0 + q * acc1 + i * a->lanes), factor);
+      first.v[q][i] = k_op2(k, K_mul, k_load(k, t, a->section.buf, at, q * acc + i * a->lanes), factor);
   }
   KVal s = k_loop(k, k_idx(k, 0), rows, 1), v[TILE_VECTORS];
   carry(p, vecs, &first, &sum);
@@ -320,7 +320,7 @@ static void add_values(const Prompt *p, KVal from, KVal column, KVal rows, unsig
   end_carries(p, vecs, &body);
   for (unsigned q = 0; q < p->tile; q++)
     for (unsigned i = 0; i < vecs; i++)
-      k_store(k, a->scratch, at, acc0 + q * acc1 + i * a->lanes, sum.v[q][i]);
+      k_store(k, a->section.buf, at, q * acc + i * a->lanes, sum.v[q][i]);
   k_end(k, NULL, 0);
 }
 
@@ -353,15 +353,20 @@ void attention_prompt(const Attention *in, KVal tokens)
   p.queries = idx_mul(k, p.queries, p.tile);
   place_scratch(&p);
   a.scratch = lower_scratch(a.l, (uint64_t)p.end * sizeof(float));
+  a.section = (Results){a.scratch, k_idx(k, attention_scratch(&a))};
+  a.all = (Results){a.scratch, k_idx(k, attention_scratch(&a) + attention_results(&a))};
   p.keys = converts_keys(&p) ? a.scratch : a.keys;
-  attention_clear(&a, p.queries);
   copy_queries(&p);
+  attention_clear(&a, p.queries);
+  a.section_no = k_loop(k, attention_first_section(&a), attention_end_section(&a), 1);
   KVal tile = attention_tiles(&a), rows = attention_rows(&a, tile);
   convert_keys(&p);
   scores(&p, rows);
   attention_softmax(&a, tile, p.queries);
   convert_values(&p, rows);
   all_values(&p, rows);
+  k_end(k, NULL, 0);
+  attention_merge(&a, p.queries);
   k_end(k, NULL, 0);
   attention_finish(&a, real);
 }

@@ -4,6 +4,11 @@
 
 #include <assert.h>
 
+#include "runtime-min/mi_image.h" /* MI_SECTION */
+
+/* Numbers of a query in results, which lie behind the sums of values. */
+typedef enum { RESULT_MAX, RESULT_SUM, RESULT_NUMBERS } ResultNumber;
+
 int64_t attention_probs_at(const Attention *a, unsigned query)
 {
   return query * a->tile;
@@ -14,14 +19,29 @@ static int64_t acc_stride(const Attention *a)
   return (int64_t)round_up((uint64_t)a->size, PAD);
 }
 
-int64_t attention_acc_at(const Attention *a, unsigned query)
-{
-  return a->together * a->tile + query * acc_stride(a);
-}
-
 int64_t attention_number_at(const Attention *a, Number n)
 {
+  return a->together * a->tile + n * (int64_t)round_up(a->together, PAD);
+}
+
+int64_t attention_scratch(const Attention *a)
+{
+  return attention_number_at(a, NUMBERS);
+}
+
+int64_t attention_acc_at(const Attention *a, unsigned query)
+{
+  return query * acc_stride(a);
+}
+
+static int64_t result_number_at(const Attention *a, ResultNumber n)
+{
   return attention_acc_at(a, a->together) + n * (int64_t)round_up(a->together, PAD);
+}
+
+int64_t attention_results(const Attention *a)
+{
+  return result_number_at(a, RESULT_NUMBERS);
 }
 
 static KVal mul(Kernel *k, KVal a, KVal b)
@@ -103,12 +123,12 @@ static KVal token_of(const Attention *a, KVal query)
   return a->tokens > 1 ? k_op2(k, K_div, query, k_idx(k, a->together / a->tokens)) : k_idx(k, 0);
 }
 
-/* Which positions of the tile, from `first` on, a token sees. */
-static KVal seen(const Attention *a, KVal pos, KVal tile, int64_t first)
+/* Which positions of the tile, from `first` (idx) on, a token sees. */
+static KVal seen(const Attention *a, KVal pos, KVal tile, KVal first)
 {
   Kernel *k = a->l->k;
   KType i32 = ktype(KE_i32, a->lanes);
-  KVal base = k_cast(k, KE_i32, idx_add(k, idx_mul(k, tile, a->tile), k_idx(k, first)));
+  KVal base = k_cast(k, KE_i32, idx_add(k, idx_mul(k, tile, a->tile), first));
   KVal at = k_op2(k, K_add, kernel_add(k, K_lane, i32, NULL, 0, 0), k_splat(k, i32, base));
   KVal ok = k_op2(k, K_le, at, k_splat(k, i32, k_cast(k, KE_i32, pos)));
 
@@ -131,17 +151,17 @@ static KVal is_border(const Attention *a, KVal tile)
   return border;
 }
 
+/* In loops: there are few such tiles. */
 static void hide_unseen(const Attention *a, KVal tile, KVal queries)
 {
   Kernel *k = a->l->k;
 
   k_if(k, is_border(a, tile));
-  KVal h = k_loop(k, k_idx(k, 0), queries, 1), at = idx_mul(k, h, a->tile);
-  KVal pos = idx_add(k, a->pos, token_of(a, h)), none = k_flt(k, a->lanes, unseen);
-  for (unsigned i = 0; i < KEY_VECTORS; i++) {
-    KVal ok = seen(a, pos, tile, i * a->lanes);
-    k_store(k, a->scratch, at, i * a->lanes, k_select(k, ok, scores_load(a, at, i * a->lanes), none));
-  }
+  KVal h = k_loop(k, k_idx(k, 0), queries, 1), pos = idx_add(k, a->pos, token_of(a, h));
+  KVal j = k_loop(k, k_idx(k, 0), k_idx(k, a->tile), a->lanes);
+  KVal at = idx_add(k, idx_mul(k, h, a->tile), j), none = k_flt(k, a->lanes, unseen);
+  k_store(k, a->scratch, at, 0, k_select(k, seen(a, pos, tile, j), scores_load(a, at, 0), none));
+  k_end(k, NULL, 0);
   k_end(k, NULL, 0);
   k_end(k, NULL, 0);
 }
@@ -154,6 +174,16 @@ static KVal numbers(const Attention *a, KVal h, Number n)
 static void set_numbers(const Attention *a, KVal h, Number n, KVal to)
 {
   k_store(a->l->k, a->scratch, h, attention_number_at(a, n), to);
+}
+
+static KVal result_numbers(const Attention *a, const Results *r, KVal h, ResultNumber n)
+{
+  return k_load(a->l->k, ktype(KE_f32, a->lanes), r->buf, idx_add(a->l->k, r->at, h), result_number_at(a, n));
+}
+
+static void set_result_numbers(const Attention *a, const Results *r, KVal h, ResultNumber n, KVal to)
+{
+  k_store(a->l->k, r->buf, idx_add(a->l->k, r->at, h), result_number_at(a, n), to);
 }
 
 /* Queries whose vectors are reduced together: those of a prompt go by whole tiles of registers. */
@@ -183,11 +213,11 @@ static void tile_maxima(const Attention *a, KVal queries)
 static void new_maxima(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
-  KVal h = k_loop(k, k_idx(k, 0), queries, a->lanes), old = numbers(a, h, NUM_MAX);
+  KVal h = k_loop(k, k_idx(k, 0), queries, a->lanes), old = result_numbers(a, &a->section, h, RESULT_MAX);
   KVal top = k_op2(k, K_max, old, mul(k, numbers(a, h, NUM_TILE), to_scores(a, a->lanes)));
 
   set_numbers(a, h, NUM_FACTOR, power_of_2(k, k_op2(k, K_sub, old, top)));
-  set_numbers(a, h, NUM_MAX, top);
+  set_result_numbers(a, &a->section, h, RESULT_MAX, top);
   k_end(k, NULL, 0);
 }
 
@@ -199,9 +229,10 @@ static void exponentials(const Attention *a, KVal queries)
   KVal h = k_loop(k, k_idx(k, 0), queries, side), none = k_flt(k, a->lanes, 0.0), zero = k_idx(k, 0);
   KVal less[K_MAX_LANES / 4], sum[K_MAX_LANES / 4], next[K_MAX_LANES / 4];
 
+  KVal max = idx_add(k, a->section.at, h);
   for (unsigned q = 0; q < side; q++)
-    less[q] =
-        k_op1(k, K_neg, attention_number(a, a->scratch, a->lanes, h, attention_number_at(a, NUM_MAX) + q));
+    less[q] = k_op1(k, K_neg,
+                    attention_number(a, a->section.buf, a->lanes, max, result_number_at(a, RESULT_MAX) + q));
   KVal j = k_loop(k, zero, k_idx(k, a->tile), a->lanes);
   for (unsigned q = 0; q < side; q++)
     sum[q] = k_carry(k, none);
@@ -221,8 +252,9 @@ static void new_sums(const Attention *a, KVal queries)
   Kernel *k = a->l->k;
   KVal h = k_loop(k, k_idx(k, 0), queries, a->lanes);
 
-  set_numbers(a, h, NUM_SUM,
-              k_fma(k, numbers(a, h, NUM_SUM), numbers(a, h, NUM_FACTOR), numbers(a, h, NUM_TILE)));
+  KVal sum = result_numbers(a, &a->section, h, RESULT_SUM);
+  set_result_numbers(a, &a->section, h, RESULT_SUM,
+                     k_fma(k, sum, numbers(a, h, NUM_FACTOR), numbers(a, h, NUM_TILE)));
   k_end(k, NULL, 0);
 }
 
@@ -236,37 +268,130 @@ void attention_softmax(const Attention *a, KVal tile, KVal queries)
   new_sums(a, queries);
 }
 
-/* ---- the loop over tiles */
+/* ---- results of sections */
 
 typedef struct {
   const Attention *a;
-  KVal acc;     /* of the query, counted from the first */
-  KVal inverse; /* of its sum */
-  KVal y;       /* its result */
+  KVal query;   /* where its first column is, counted from where sums of values start */
+  KVal keep;    /* merging: what all so far is multiplied with, */
+  KVal add;     /* and what the section is */
+  KVal inverse; /* of its sum of probabilities */
+  KVal y;       /* where its result is */
 } Query;
+
+static Query query_of(const Attention *a, KVal h)
+{
+  return (Query){.a = a, .query = idx_mul(a->l->k, h, acc_stride(a))};
+}
+
+static KVal load_acc(const Query *q, const Results *r, KVal j, int64_t off, unsigned lanes)
+{
+  Kernel *k = q->a->l->k;
+  return k_load(k, ktype(KE_f32, lanes), r->buf, idx_add(k, idx_add(k, r->at, q->query), j), off);
+}
+
+static void store_acc(const Query *q, const Results *r, KVal j, int64_t off, KVal v)
+{
+  Kernel *k = q->a->l->k;
+  k_store(k, r->buf, idx_add(k, idx_add(k, r->at, q->query), j), off, v);
+}
 
 static void clear_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
 {
-  Query *q = ctx;
-  KVal at = idx_add(l->k, q->acc, j);
-  k_store(l->k, q->a->scratch, at, attention_acc_at(q->a, 0) + off, k_flt(l->k, lanes, 0.0));
+  const Query *q = ctx;
+
+  if (q->a->section.at)
+    store_acc(q, &q->a->section, j, off, k_flt(l->k, lanes, 0.0));
+  if (q->a->all.at)
+    store_acc(q, &q->a->all, j, off, k_flt(l->k, lanes, 0.0));
+}
+
+static void clear_numbers(const Attention *a, const Results *r, KVal h)
+{
+  Kernel *k = a->l->k;
+
+  if (!r->at)
+    return;
+  set_result_numbers(a, r, h, RESULT_MAX, k_flt(k, a->lanes, least));
+  set_result_numbers(a, r, h, RESULT_SUM, k_flt(k, a->lanes, 0.0));
 }
 
 void attention_clear(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
   KVal h = k_loop(k, k_idx(k, 0), queries, 1);
-  Query q = {.a = a, .acc = idx_mul(k, h, acc_stride(a))};
+  Query q = query_of(a, h);
 
   lower_columns(a->l, a->size, clear_columns, &q);
   k_end(k, NULL, 0);
   /* whole vectors: lanes beyond the queries take part in what follows, and subnormal numbers would be slow */
   h = k_loop(k, k_idx(k, 0), queries, a->lanes);
-  set_numbers(a, h, NUM_MAX, k_flt(k, a->lanes, least));
-  set_numbers(a, h, NUM_SUM, k_flt(k, a->lanes, 0.0));
+  clear_numbers(a, &a->section, h);
+  clear_numbers(a, &a->all, h);
   set_numbers(a, h, NUM_TILE, k_flt(k, a->lanes, 0.0));
   k_end(k, NULL, 0);
 }
+
+static void merge_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
+{
+  const Query *q = ctx;
+  Kernel *k = l->k;
+  KType t = ktype(KE_f32, lanes);
+  KVal all = mul(k, load_acc(q, &q->a->all, j, off, lanes), k_splat(k, t, q->keep));
+  KVal part = load_acc(q, &q->a->section, j, off, lanes);
+
+  store_acc(q, &q->a->all, j, off, k_fma(k, part, k_splat(k, t, q->add), all));
+  if (q->a->tokens > 1)
+    store_acc(q, &q->a->section, j, off, k_flt(k, lanes, 0.0));
+}
+
+/* What has the smaller maximum shrinks. The first section's results come out as they are: those of nothing shrink to 0. */
+static void merge_numbers(const Attention *a, KVal h)
+{
+  Kernel *k = a->l->k;
+  KVal one = k_flt(k, a->lanes, 1.0), zero = k_flt(k, a->lanes, 0.0);
+  KVal max = result_numbers(a, &a->all, h, RESULT_MAX), more = result_numbers(a, &a->section, h, RESULT_MAX);
+  KVal by = k_op2(k, K_sub, more, max), grows = k_op2(k, K_lt, zero, by);
+  KVal shrink = power_of_2(k, k_op1(k, K_neg, k_op1(k, K_abs, by)));
+  KVal keep = k_select(k, grows, shrink, one), add = k_select(k, grows, one, shrink);
+
+  KVal sum = mul(k, result_numbers(a, &a->all, h, RESULT_SUM), keep);
+  sum = k_fma(k, result_numbers(a, &a->section, h, RESULT_SUM), add, sum);
+  set_numbers(a, h, NUM_FACTOR, keep);
+  set_numbers(a, h, NUM_TILE, add);
+  set_result_numbers(a, &a->all, h, RESULT_MAX, k_op2(k, K_max, max, more));
+  set_result_numbers(a, &a->all, h, RESULT_SUM, sum);
+  if (a->tokens > 1)
+    clear_numbers(a, &a->section, h);
+}
+
+void attention_merge(const Attention *a, KVal queries)
+{
+  Kernel *k = a->l->k;
+
+  merge_numbers(a, k_loop(k, k_idx(k, 0), queries, a->lanes));
+  k_end(k, NULL, 0);
+  KVal h = k_loop(k, k_idx(k, 0), queries, 1);
+  Query q = query_of(a, h);
+  q.keep = attention_number(a, a->scratch, 1, h, attention_number_at(a, NUM_FACTOR));
+  q.add = attention_number(a, a->scratch, 1, h, attention_number_at(a, NUM_TILE));
+  lower_columns(a->l, a->size, merge_columns, &q);
+  k_end(k, NULL, 0);
+}
+
+KVal attention_first_section(const Attention *a)
+{
+  Kernel *k = a->l->k;
+  return k_op2(k, K_div, a->low, k_idx(k, MI_SECTION));
+}
+
+KVal attention_end_section(const Attention *a)
+{
+  Kernel *k = a->l->k;
+  return idx_add(k, k_op2(k, K_div, a->last, k_idx(k, MI_SECTION)), k_idx(k, 1));
+}
+
+/* ---- the loop over tiles */
 
 KVal attention_rows(const Attention *a, KVal tile)
 {
@@ -279,9 +404,13 @@ KVal attention_rows(const Attention *a, KVal tile)
 KVal attention_tiles(Attention *a)
 {
   Kernel *k = a->l->k;
-  KVal from = k_op2(k, K_div, a->low, k_idx(k, a->tile));
+  int64_t tiles = MI_SECTION / a->tile;
+  KVal first = idx_mul(k, a->section_no, tiles), behind = idx_add(k, first, k_idx(k, tiles));
+  KVal from = k_op2(k, K_max, first, k_op2(k, K_div, a->low, k_idx(k, a->tile)));
   KVal end = idx_add(k, k_op2(k, K_div, a->last, k_idx(k, a->tile)), k_idx(k, 1));
-  KVal tile = k_loop(k, from, end, 1);
+  KVal tile = k_loop(k, from, k_op2(k, K_min, end, behind), 1);
+
+  assert(MI_SECTION % a->tile == 0);
 
   KVal slot = idx_mul(k, a->rings ? k_op2(k, K_rem, tile, a->tiles) : tile, a->tile);
   a->at = lower_slot_at(k, a->kv_head, slot, a->size, a->group);
@@ -298,25 +427,22 @@ KVal attention_tiles(Attention *a)
 
 static void finish_columns(Lower *l, void *ctx, KVal j, int64_t off, unsigned lanes)
 {
-  Query *q = ctx;
+  const Query *q = ctx;
   const Attention *a = q->a;
   Kernel *k = l->k;
-  KType t = ktype(KE_f32, lanes);
-  KVal at = idx_add(k, q->acc, j), acc = k_load(k, t, a->scratch, at, attention_acc_at(a, 0) + off);
-  KVal y = mul(k, acc, k_splat(k, t, q->inverse));
+  KVal acc = load_acc(q, &a->all, j, off, lanes),
+       y = mul(k, acc, k_splat(k, ktype(KE_f32, lanes), q->inverse));
 
   if (a->stored)
     k_store(k, a->out, idx_add(k, q->y, j), off, y);
   if (a->quantised)
-    k_store(k, a->scratch, at, attention_acc_at(a, 0) + off, y);
+    store_acc(q, &a->all, j, off, y);
 }
 
 static KVal quant_vector(void *ctx, KVal j, int64_t off)
 {
   const Query *q = ctx;
-  const Attention *a = q->a;
-  return k_load(a->l->k, ktype(KE_f32, a->lanes), a->scratch, idx_add(a->l->k, q->acc, j),
-                attention_acc_at(a, 0) + off);
+  return load_acc(q, &q->a->all, j, off, q->a->lanes);
 }
 
 /* Heads are whole blocks, and those of a token lie side by side: more blocks at once than one head may have. */
@@ -326,7 +452,7 @@ static void quantise(const Attention *a, KVal queries)
   int64_t heads = a->together / a->tokens, blocks = a->size / QBLOCK;
   Q8a to = lower_q8a_made(a->l, a->quantised);
   KVal t = k_loop(k, k_idx(k, 0), k_op2(k, K_div, queries, k_idx(k, heads)), 1);
-  Query q = {.a = a, .acc = idx_mul(k, t, heads * acc_stride(a))};
+  Query q = query_of(a, idx_mul(k, t, heads));
 
   assert(acc_stride(a) == a->size);
   lower_quant_row(a->l, &to, idx_add(k, a->block, idx_mul(k, t, a->heads * blocks)), heads * blocks,
@@ -349,9 +475,9 @@ void attention_finish(const Attention *a, KVal queries)
 {
   Kernel *k = a->l->k;
   KVal h = k_loop(k, k_idx(k, 0), queries, 1);
-  Query q = {.a = a, .acc = idx_mul(k, h, acc_stride(a))};
+  Query q = query_of(a, h);
 
-  KVal sum = k_load(k, ktype(KE_f32, 1), a->scratch, h, attention_number_at(a, NUM_SUM));
+  KVal sum = attention_number(a, a->all.buf, 1, idx_add(k, a->all.at, h), result_number_at(a, RESULT_SUM));
   q.inverse = k_op2(k, K_div, k_flt(k, 1, 1.0), sum);
   q.y = result_at(a, h);
   lower_columns(a->l, a->size, finish_columns, &q);

@@ -456,7 +456,7 @@ static bool lower_launch(Lower *l, Parts *parts, const Val *nodes, uint32_t n)
   Val *group = NEW_ARRAY(l->arena, Val, n);
 
   l->first_part = l->prog->parts.len;
-
+  l->name = launch_name(l, nodes, n);
   for (uint32_t i = 0; i < n; i++) {
     Val root = find(parts, nodes[i]);
     uint32_t count = 0;
@@ -470,7 +470,7 @@ static bool lower_launch(Lower *l, Parts *parts, const Val *nodes, uint32_t n)
     if (!seen && !lower_part(l, group, count))
       return false;
   }
-  lower_barrier(l, launch_name(l, nodes, n));
+  lower_barrier(l, l->name);
   return true;
 }
 

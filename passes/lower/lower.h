@@ -53,6 +53,7 @@ typedef struct {
   uint32_t entry;                      /* index of the entry under construction */
   uint32_t launch;                     /* index of the launch within the entry */
   uint32_t first_part;                 /* of the launch under construction */
+  const char *name;                    /* of it */
   unsigned lanes;                      /* f32 lanes of a vector register */
   int64_t key_tile;                    /* positions whose keys lie side by side: KEY_VECTORS vectors */
   Place *place;                        /* per node of the graph */

@@ -117,8 +117,8 @@ static const Image image = {
               {.grid = 0, .first_bind = 0, .name = 0, .last = 1}, /* embed */
               {.grid = 1, .first_bind = 3, .name = 11},           /* head, keep */
               {.grid = 2, .first_bind = 7, .name = 11, .last = 1}},
-    .grids = {{.kernel = 0, .grid = 1, .per_token = 1, .n_binds = 3},
-              {.kernel = 1, .grid = 1, .per_token = 1, .n_binds = 2},
+    .grids = {{.kernel = 0, .grid = 1, .times = MI_PER_TOKEN, .n_binds = 3},
+              {.kernel = 1, .grid = 1, .times = MI_PER_TOKEN, .n_binds = 2},
               {.kernel = 0, .grid = 1, .n_binds = 3},
               {.kernel = 2, .grid = VOCAB, .n_binds = 4, .bytes = VOCAB * 4, .ops = VOCAB},
               {.kernel = 1, .grid = 1, .n_binds = 2}},

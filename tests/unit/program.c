@@ -158,7 +158,7 @@ Test(program, tells_about_itself)
   cr_assert_not_null(strstr(r.out, "\nmemory_states: 48 bytes\n"));
   r = run("--version");
   cr_assert_eq(r.status, 0);
-  cr_assert_str_eq(r.out, "count, image version 3\n");
+  cr_assert_str_eq(r.out, "count, image version 4\n");
 }
 
 /* ---- generation */

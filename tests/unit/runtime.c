@@ -165,7 +165,7 @@ static const Large large_image = {
                .weights = offsetof(Large, table),
                .weights_bytes = NARROW * 4},
     .entries = {{.name = "step", .n_parts = 4, .n_grids = 4, .tokens = MANY, .has_logits = 1}},
-    .grids = {{.kernel = 0, .grid = ROWS, .per_token = 1, .n_binds = 2},
+    .grids = {{.kernel = 0, .grid = ROWS, .times = MI_PER_TOKEN, .n_binds = 2},
               {.kernel = 1, .grid = ROWS, .n_binds = 3},
               {.kernel = 2, .grid = NARROW, .n_binds = 3},
               {.kernel = 3, .grid = ROWS, .n_binds = 3}},
@@ -216,6 +216,41 @@ Test(runtime, threads_do_not_change_results)
   for (unsigned threads = 2; threads <= 5; threads++) {
     run_large(threads, more);
     cr_assert_eq(memcmp(one, more, sizeof one), 0, "%u threads differ from one", threads);
+  }
+}
+
+/* ---- iterations for each section of the positions */
+
+static _Atomic int64_t iterations;
+
+static void count_iterations(uint8_t *const *buf, const int32_t *args, int64_t lo, int64_t hi)
+{
+  (void)buf;
+  (void)args;
+  atomic_fetch_add(&iterations, hi - lo);
+}
+
+Test(runtime, sections_that_a_token_sees)
+{
+  static const struct {
+    uint32_t span, pos, sections;
+  } rows[] = {{1000, 0, 1},  {1000, 255, 1}, {1000, 256, 2}, {1000, 900, 4}, {300, 256, 2}, {300, 511, 2},
+              {300, 554, 3}, {300, 555, 2},  {1, 255, 1},    {1, 256, 1},    {256, 511, 1}, {256, 512, 2}};
+  MiKernel *const kernels[] = {spread, gather, small_rows, count_iterations};
+  Large own = large_image;
+  char text[256];
+  MiOut why = message_in(text, sizeof text);
+  MiEngine e;
+
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    own.grids[3] =
+        (MiGrid){.kernel = 3, .grid = 2, .times = MI_PER_SECTION, .span = rows[i].span, .n_binds = 3};
+    cr_assert(mi_engine_open(&e, &own.header, sizeof own, kernels, 1 + i % 3, &why), "%s",
+              mi_out_string(&why));
+    iterations = 0;
+    cr_assert(mi_engine_run(&e, 0, (const int32_t[]){1}, 1, rows[i].pos));
+    cr_expect_eq(iterations, 2 * rows[i].sections, "row %zu: %d", i, (int)iterations);
+    mi_engine_close(&e);
   }
 }
 
