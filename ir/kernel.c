@@ -51,6 +51,22 @@ KVal kernel_add(Kernel *k, KOp op, KType type, const KVal *in, uint32_t n_in, in
   return v;
 }
 
+KVal kernel_copy_node(Kernel *k, const Kernel *from, KVal v, KType type, const KVal *map)
+{
+  const KNode *n = kernel_node(from, v);
+  uint32_t in[2 + K_MAX_LANES], many = n->in.count;
+  uint32_t *p = many <= COUNT(in) ? in : NEW_ARRAY(k->arena, uint32_t, many);
+
+  for (uint32_t i = 0; i < many; i++) {
+    uint32_t x = kernel_in(from, v, i);
+    p[i] = n->op == K_shuffle && i >= 2 ? x : map[x]; /* lane numbers follow the values */
+  }
+  KVal out = kernel_add(k, n->op, type, p, many, 0);
+  kernel_node(k, out)->imm = n->imm;
+  kernel_node(k, out)->buf = n->buf;
+  return out;
+}
+
 #ifndef NDEBUG
 static void must_fit(const Kernel *k, KVal v)
 {

@@ -98,14 +98,11 @@ static Kernel *without(Arena *a, const Kernel *from, const uint8_t *need)
   }
   for (KVal v = 1; v < from->nodes.len; v++) {
     const KNode *n = kernel_node(from, v);
-    uint32_t *in = NEW_ARRAY(a, uint32_t, n->in.count);
     if (!live[v])
       continue;
-    for (uint32_t i = 0; i < n->in.count; i++)
-      in[i] = n->op == K_shuffle && i >= 2 ? kernel_in(from, v, i) : map[kernel_in(from, v, i)];
-    map[v] = kernel_add(k, n->op, n->type, in, n->in.count, 0);
-    kernel_node(k, map[v])->imm = n->imm;
-    kernel_node(k, map[v])->buf = kop_info[n->op].imm == KI_MEM ? param[n->buf] : n->buf;
+    map[v] = kernel_copy_node(k, from, v, n->type, map);
+    if (kop_info[n->op].imm == KI_MEM)
+      kernel_node(k, map[v])->buf = param[n->buf];
   }
   return k;
 }

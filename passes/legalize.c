@@ -53,21 +53,6 @@ static KVal float_to_half(Kernel *k, KVal f)
   return k_cast(k, KE_u16, k_op2(k, K_or, r, sign));
 }
 
-static KVal copy_node(Legal *l, const KNode *n, KVal v)
-{
-  uint32_t in[2 + K_MAX_LANES], many = n->in.count;
-  uint32_t *p = many <= COUNT(in) ? in : NEW_ARRAY(l->k->arena, uint32_t, many);
-
-  for (uint32_t i = 0; i < many; i++) {
-    uint32_t x = kernel_in(l->from, v, i);
-    p[i] = n->op == K_shuffle && i >= 2 ? x : l->map[x];
-  }
-  KVal out = kernel_add(l->k, n->op, legal_type(l, n->type), p, many, 0);
-  kernel_node(l->k, out)->imm = n->imm;
-  kernel_node(l->k, out)->buf = n->buf;
-  return out;
-}
-
 static KVal legal_node(Legal *l, const KNode *n, KVal v)
 {
   KVal a = n->in.count ? l->map[kernel_in(l->from, v, 0)] : 0;
@@ -80,7 +65,7 @@ static KVal legal_node(Legal *l, const KNode *n, KVal v)
     return k_cast(l->k, n->type.elem, half_to_float(l->k, a));
   if (n->op == K_cast && !l->target->f16c && n->type.elem == KE_f16)
     return float_to_half(l->k, k_cast(l->k, KE_f32, a));
-  return copy_node(l, n, v);
+  return kernel_copy_node(l->k, l->from, v, legal_type(l, n->type), l->map);
 }
 
 Kernel *pass_legalize(Arena *a, const Kernel *from, const Target *target)
