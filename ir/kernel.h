@@ -104,10 +104,10 @@ uint16_t kernel_param(Kernel *k, const char *name, KElem elem, KAccess access);
 /* The one way to append: checks arity and types by the table (asserts). */
 KVal kernel_add(Kernel *k, KOp op, KType type, const KVal *in, uint32_t n_in, int64_t imm);
 
-/* what arithmetic takes */
 /* Node `v` of another kernel, as a node of type `type` of this one; map: what its values are here. */
 KVal kernel_copy_node(Kernel *k, const Kernel *from, KVal v, KType type, const KVal *map);
 
+/* what arithmetic takes */
 static inline bool kelem_is_int(unsigned e)
 {
   return e >= KE_i8 && e <= KE_idx;
