@@ -102,13 +102,9 @@ static bool run_part(const Exec *x, const Part *part, const int32_t arg[3], Err 
   uint8_t *buf[MI_MAX_PARAMS] = {0};
   uint64_t bytes[MI_MAX_PARAMS] = {0};
   int32_t args[K_ARGS] = {arg[0], arg[1], arg[2]};
-  uint32_t grid = part->grid, seen = (uint32_t)(arg[0] + arg[1]);
+  uint32_t grid = part->grid * mi_times(part->times, part->span, arg);
   const Kernel *k = x->p->kernels.data[part->kernel];
 
-  if (part->per_token)
-    grid *= (uint32_t)arg[1];
-  if (part->per_section)
-    grid *= mi_sections(seen, part->span);
   memcpy(args + K_CONSTANT, part->constant, sizeof part->constant);
   if (part->binds.count > MI_MAX_PARAMS)
     return fail(e, "kernel '%s' has %u parameters", k->name, part->binds.count);

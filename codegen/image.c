@@ -149,9 +149,7 @@ static bool share_grid(const Build *c, const Part *q, uint32_t first, uint16_t *
                  .span = q->span,
                  .kernel = (uint16_t)kernel,
                  .n_binds = (uint8_t)q->binds.count,
-                 .times = q->per_token     ? MI_PER_TOKEN
-                          : q->per_section ? MI_PER_SECTION
-                                           : MI_ONCE};
+                 .times = (uint8_t)q->times};
 
   if (kernel > UINT16_MAX)
     return fail(c->e, "the plan has more than %d kernels", UINT16_MAX + 1);

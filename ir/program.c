@@ -264,10 +264,9 @@ static void print_part(const Program *p, const Part *part, Text *out)
 {
   const Kernel *k = p->kernels.data[part->kernel];
 
-  text_printf(out, "      %-34s %7u%s", k->name, part->grid,
-              part->per_token     ? " x tokens"
-              : part->per_section ? " x sections"
-                                  : "         ");
+  static const char *const times[] = {"         ", " x tokens", " x sections"};
+
+  text_printf(out, "      %-34s %7u%s", k->name, part->grid, times[part->times]);
   text_printf(out, " %10.4f MB %10.4f Mop ", (double)part->bytes / 1e6, (double)part->ops / 1e6);
   if (part->span)
     text_printf(out, " x %u positions ", part->span);

@@ -8,6 +8,7 @@
 #include "ir/kernel.h"
 
 typedef enum { SPACE_WEIGHTS, SPACE_ARENA, SPACE_STATE, SPACE_SCRATCH } Space; /* as MI_SPACE_* */
+typedef enum { TIMES_ONCE, TIMES_TOKENS, TIMES_SECTIONS } Times;               /* as MI_ONCE .. */
 
 typedef struct {
   Space space;
@@ -28,12 +29,11 @@ typedef struct {
 typedef struct {
   uint32_t kernel;
   uint32_t grid;
-  bool per_token;                /* grid counts for each token of the call */
-  bool per_section;              /* .. for each section of the positions seen */
-  Slice binds;                   /* one for each parameter of the kernel */
-  uint64_t bytes;                /* of weights or states streamed in one call */
-  uint64_t ops;                  /* multiply-adds for one token, roughly */
-  uint32_t span;                 /* 0, or: bytes and ops are for each position seen, at most so many */
+  Times times;    /* grid counts for the call, each of its tokens, each section of the positions seen */
+  Slice binds;    /* one for each parameter of the kernel */
+  uint64_t bytes; /* of weights or states streamed in one call */
+  uint64_t ops;   /* multiply-adds for one token, roughly */
+  uint32_t span;  /* 0, or: bytes and ops are for each position seen, at most so many */
   int32_t constant[K_CONSTANTS]; /* what tells the kernel from those that it also stands for */
 } Part;
 

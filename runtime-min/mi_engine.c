@@ -26,10 +26,7 @@ _Static_assert(sizeof(Job) <= MI_POOL_JOB, "threads get a copy");
 
 static int64_t iterations(const MiGrid *g, const int32_t *args)
 {
-  uint32_t times = g->times == MI_PER_TOKEN     ? (uint32_t)args[1]
-                   : g->times == MI_PER_SECTION ? mi_sections((uint32_t)(args[0] + args[1]), g->span)
-                                                : 1;
-  return (int64_t)g->grid * times;
+  return (int64_t)g->grid * mi_times(g->times, g->span, args);
 }
 
 typedef struct {

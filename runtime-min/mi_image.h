@@ -50,6 +50,14 @@ static inline uint32_t mi_sections(uint32_t seen, uint32_t span)
 /* What a grid counts for: the call, else each of these. */
 enum { MI_ONCE, MI_PER_TOKEN, MI_PER_SECTION };
 
+/* How often its iterations are there in a call with these arguments. */
+static inline uint32_t mi_times(unsigned times, uint32_t span, const int32_t *args)
+{
+  return times == MI_PER_TOKEN     ? (uint32_t)args[1]
+         : times == MI_PER_SECTION ? mi_sections((uint32_t)(args[0] + args[1]), span)
+                                   : 1;
+}
+
 /* A kernel and how often it runs. */
 typedef struct {
   float bytes;     /* of weights or states that it streams: for profiles, and to see what is worth a thread */

@@ -356,15 +356,26 @@ static void find_positions(Attention *a, KVal token)
   }
 }
 
+/* For one token, and one section of it. */
+static uint64_t iterations(const Attention *a)
+{
+  return (uint64_t)a->heads / a->together;
+}
+
+static const char *name_of(const Attention *a)
+{
+  return a->n->from ? a->n->from : "attention";
+}
+
 /* Where the results of a token's sections lie: of an iteration's heads one section after the other. */
 static uint32_t sections_buffer(const Attention *a)
 {
   Program *p = a->l->prog;
   uint64_t all = (p->context + MI_SECTION - 1) / MI_SECTION,
-           seen = ((uint64_t)seen_most(a) + MI_SECTION - 2) / MI_SECTION + 1, items = a->heads / a->together;
-  uint32_t b = program_buffer(
-      p, SPACE_ARENA, arena_printf(a->l->arena, "%s.sections", a->n->from ? a->n->from : "attention"),
-      items * (seen < all ? seen : all) * (uint64_t)attention_results(a) * sizeof(float));
+           seen = ((uint64_t)seen_most(a) + MI_SECTION - 2) / MI_SECTION + 1;
+  uint32_t b = program_buffer(p, SPACE_ARENA, arena_printf(a->l->arena, "%s.sections", name_of(a)),
+                              iterations(a) * (seen < all ? seen : all) * (uint64_t)attention_results(a) *
+                                  sizeof(float));
 
   p->buffers.data[b].entry = a->l->entry;
   return b;
@@ -394,7 +405,7 @@ static uint64_t one_section(Attention *a, uint32_t sections)
   attention_softmax(a, tile, queries);
   all_values(a, attention_rows(a, tile));
   k_end(k, NULL, 0);
-  return (uint64_t)(a->heads / a->together);
+  return iterations(a);
 }
 
 /* A grid iteration: a few heads of one token, from the results of its sections. */
@@ -415,7 +426,7 @@ static uint64_t all_sections(Attention *a, uint32_t sections)
   attention_merge(a, queries);
   k_end(k, NULL, 0);
   attention_finish(a, queries);
-  return (uint64_t)(a->heads / a->together);
+  return iterations(a);
 }
 
 /* A grid iteration: the heads of one key/value head, of several tokens; fewer, or none, where the call ends. */
@@ -488,9 +499,9 @@ static void lower_sections(Attention *a, const Type *state, uint64_t bytes, uint
   begin(a, "");
   a->q = lower_value(l, graph_in(l->g, a->v, 0), KA_READ);
   open_states(a, state);
-  end(a, one_section(a, sections), bytes, ops)->per_section = true;
+  end(a, one_section(a, sections), bytes, ops)->times = TIMES_SECTIONS;
   lower_barrier(l, l->name);
-  l->name = arena_printf(l->arena, "%s merge", a->n->from ? a->n->from : "attention");
+  l->name = arena_printf(l->arena, "%s merge", name_of(a));
   begin(a, ".merge");
   open_results(a);
   end(a, all_sections(a, sections), 0, ops / MI_SECTION + 1);

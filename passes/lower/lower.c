@@ -342,7 +342,7 @@ Part *lower_end(Lower *l, uint64_t grid, bool per_token, uint64_t bytes, uint64_
     *PUSH(l->arena, p->binds) = l->binds.data[i];
   Kernel *k = pass_legalize(l->arena, l->k, l->target);
   Part part = {.grid = (uint32_t)grid,
-               .per_token = per_token,
+               .times = per_token ? TIMES_TOKENS : TIMES_ONCE,
                .binds = {first, l->binds.len},
                .bytes = bytes,
                .ops = ops};
