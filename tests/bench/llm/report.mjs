@@ -10,11 +10,14 @@ const number = (x, digits = 1) => (Number.isFinite(x) ? x.toFixed(digits) : "-")
 const percent = (x) => (Number.isFinite(x) ? `${Math.round(100 * x)} %` : "-");
 
 const done = (r) => (Number.isFinite(r.rate) ? `${number(r.rate)} ${r.unit}` : "-");
-const share = (r) => (Number.isFinite(r.fraction) ? `${percent(r.fraction)} of ${number(r.peak)} ${r.of}` : "-");
+const partOf = ({ part, fraction }) => (part ? `; ${part.of} ${percent(fraction * part.share)}` : "");
+const share = (r) => (Number.isFinite(r.fraction) ? `${percent(r.fraction)} of ${number(r.peak)} ${r.of}${partOf(r)}` : "-");
 
 // What a token costs, and what the machine has of it in a second.
 function cost(plan, what, machine) {
-  if (what === "generation") return { unit: "GB/s", each: plan.tokenBytes / 1e9, peak: machine.own_gbs, of: `reads of ${machine.own_mb} MB` };
+  if (what === "generation")
+    return { unit: "GB/s", each: plan.tokenBytes / 1e9, peak: machine.own_gbs, of: `reads of ${machine.own_mb} MB`,
+             part: { of: "weights alone", share: plan.tokenWeightBytes / plan.tokenBytes } };
   const [peak, of] = { fma: [machine.fma_gflops, "fma"], wide: [machine.wide_gops, "int8 in 32"], int8: [machine.int8_gops, "int8"] }[plan.peak];
   return { unit: "GOP/s", each: plan.promptTokenOps / 1e9, peak, of };
 }
@@ -25,7 +28,7 @@ export function rowsOf(model, run) {
     const c = model.plan ? cost(model.plan, what, run.machine) : { each: NaN, peak: NaN, unit: "", of: "" };
     const beside = Object.fromEntries(["fat", "llama2c"].map((k) => [k, (run[k] ?? []).map((r) => r[what]).filter(Boolean)]));
     return { model: model.model, threads: run.threads, what, micc: a, llama: b, ...beside, fatLevel: model.fatLevel, ratio: median(a) / median(b),
-             best: a.length && b.length ? Math.max(...a) / Math.max(...b) : NaN, rate: median(a) * c.each, unit: c.unit, peak: c.peak, of: c.of,
+             best: a.length && b.length ? Math.max(...a) / Math.max(...b) : NaN, rate: median(a) * c.each, unit: c.unit, peak: c.peak, of: c.of, part: c.part,
              fraction: median(a) * c.each / c.peak, limit: c.peak / c.each };
   });
 }
@@ -48,7 +51,7 @@ const restriction = ({ restricted, llama }) =>
   `Restricted to ${restricted}: this machine has more than either side may use here${llama ? `; llama.cpp has loaded its variant ${llama.level}` : ""}.`;
 
 const work = (report) => `prompt of ${report.prompt} tokens (${report.promptOf}), ${report.generated} generated` +
-  (report.depth ? ` at a context of ${report.depth} and more, keys and values counted in what is read` : "");
+  (report.depth ? ` at a context of ${report.depth} and more` : "");
 
 export function heading(report) {
   const { cpu, llama } = report;
@@ -58,12 +61,12 @@ export function heading(report) {
   if (report.restricted) lines.push(restriction(report));
   lines.push(`${work(report)}; tokens/s: median (lowest-highest) of ${report.runs}\n`);
   return lines.concat(["model".padEnd(32), "threads", "what".padEnd(10), "micc".padStart(26), "llama.cpp".padStart(26), "  ratio", "of best",
-                       "micc does".padStart(14), "of the machine's".padStart(27)].join("  ")).join("\n");
+                       "micc does".padStart(14), "of the machine's".padStart(47)].join("  ")).join("\n");
 }
 
 export function row(r) {
   return [r.model.padEnd(32), String(r.threads).padStart(7), r.what.padEnd(10), spread(r.micc).padStart(26), spread(r.llama).padStart(26),
-          number(r.ratio, 2).padStart(7), number(r.best, 2).padStart(7), done(r).padStart(14), share(r).padStart(27)].join("  ");
+          number(r.ratio, 2).padStart(7), number(r.best, 2).padStart(7), done(r).padStart(14), share(r).padStart(47)].join("  ");
 }
 
 // What else ran in turn with both sides.
