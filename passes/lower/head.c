@@ -14,10 +14,20 @@
 
 #include <math.h>
 
-enum { GROUP_PANELS = 16, HALF_BLOCK = QBLOCK / 2, LOW_PANELS = 64, LOW_AHEAD = 8 };
+enum {
+  GROUP_PANELS = 16,
+  HALF_BLOCK = QBLOCK / 2,
+  LOW_PANELS = 64,
+  LOW_AHEAD = 8,
+  MAX_VECS = PANEL_ROWS / 4,
+  HIGH_UNIT = 8
+};
 
 /* Bounds are exact but for rounding: what a few hundred float operations may add. */
 static const double norm_slack = 1.0001, bound_slack = 1.001, value_slack = 1e-5;
+
+/* What a code of 0 stands for in the high plane, in units of 8: -16 + 3.5 / 8. */
+static const double middle_code = -15.5625;
 
 typedef struct {
   Lower *l;
@@ -100,23 +110,23 @@ static KVal f16_lanes(const Head *h, uint16_t w, KVal at, unsigned i)
   return k_cast(k, KE_f32, k_load(k, ktype(KE_f16, h->l->lanes), w, at, i * h->l->lanes * 2));
 }
 
-/* 16 (h + 16) . x - 249 sum(x) is twice (8 h + 3.5) . x. */
-static KVal high_sum(const Head *h, uint16_t w, uint16_t q, KVal at, KVal b, unsigned i, KVal xsum)
+/* For each row of the panel (h + 16) . x of a block. Vectors of rows share each four of activations. */
+static void high_sums(const Head *h, uint16_t w, uint16_t q, KVal at, KVal b, KVal *sum)
 {
   Lower *l = h->l;
   Kernel *k = l->k;
   DotPlan plan = lower_dot_plan(l->target, DT_Q5_0);
-  Dot dot = {0};
+  unsigned vecs = PANEL_ROWS / l->lanes, bytes = l->lanes * 4;
+  Dot dot[MAX_VECS] = {0};
 
-  for (unsigned g = 0; g < 8; g++) {
-    KVal x = k_load(k, ktype(KE_i32, 1), q, idx_mul(k, b, QBLOCK), g * 4);
-    KVal code = lower_codes(l, w, DT_Q5_0, at, PLANES_CODES + i * l->lanes * 4, g, l->lanes * 4);
-    lower_dot_group(l, plan, &dot, code, k_splat(k, ktype(KE_i8, l->lanes * 4), x));
+  for (unsigned g = 0; g < QBLOCK / 4; g++) {
+    KVal x = k_splat(k, ktype(KE_i8, bytes), k_load(k, ktype(KE_i32, 1), q, idx_mul(k, b, QBLOCK), g * 4));
+    for (unsigned i = 0; i < vecs; i++)
+      lower_dot_group(l, plan, &dot[i], lower_codes(l, w, DT_Q5_0, at, PLANES_CODES + i * bytes, g, bytes),
+                      x);
   }
-  KVal s = k_shift(k, K_shl, lower_dot_done(l, plan, &dot, 0), 4);
-  return k_cast(
-      k, KE_f32,
-      add(k, s, k_splat(k, ktype(KE_i32, l->lanes), mul(k, xsum, k_int(k, ktype(KE_i32, 1), -249)))));
+  for (unsigned i = 0; i < vecs; i++)
+    sum[i] = k_cast(k, KE_f32, lower_dot_done(l, plan, &dot[i], 0));
 }
 
 static void high_kernel(const Head *h)
@@ -128,11 +138,11 @@ static void high_kernel(const Head *h)
   uint16_t w = lower_param(l, h->weights, 0, KE_u8, KA_READ, "w"),
            q = lower_param(l, h->act, 0, KE_i8, KA_READ, "q"),
            scale = lower_param(l, h->act, h->q.scale, KE_f32, KA_READ, "qscale"),
-           start = lower_param(l, h->act, h->q.start[0], KE_i32, KA_READ, "qstart"),
+           ssum = lower_param(l, h->act, h->q.ssum, KE_f32, KA_READ, "qssum"),
            norms = floats(h, h->norms, KA_READ, "norms"), high = floats(h, h->high, KA_WRITE, "high"),
            upper = floats(h, h->upper, KA_WRITE, "upper"), best = floats(h, h->best, KA_WRITE, "best");
   KType one = ktype(KE_f32, 1), vec = ktype(KE_f32, lanes);
-  KVal zero = k_flt(k, lanes, 0.0), carry[2 * PANEL_ROWS / 4], next[2 * PANEL_ROWS / 4];
+  KVal zero = k_flt(k, lanes, 0.0), sum[MAX_VECS], carry[2 * MAX_VECS], next[2 * MAX_VECS];
   KVal panel = k_grid(k), w0 = idx_mul(k, panel, (int64_t)planes_panel_bytes(h->columns));
   KVal b = k_loop(k, k_idx(k, 0), k_idx(k, h->blocks), 1);
 
@@ -141,22 +151,24 @@ static void high_kernel(const Head *h)
   KVal at = add(k, w0, idx_mul(k, b, PLANES_HIGH_BLOCK)), xs = k_splat(k, vec, k_load(k, one, scale, b, 0));
   lower_prefetch(l, w, at, PREFETCH_PLANES, PLANES_HIGH_BLOCK);
   KVal norm = k_splat(k, vec, k_load(k, one, norms, b, 0));
-  KVal xsum = lower_start_to_sum(l, k_load(k, ktype(KE_i32, 1), start, b, 0));
+  KVal middle = k_splat(k, vec, mul(k, k_load(k, one, ssum, b, 0), k_flt(k, 1, middle_code)));
+  high_sums(h, w, q, at, b, sum);
   for (unsigned i = 0; i < vecs; i++) {
-    KVal d = f16_lanes(h, w, at, i), half = mul(k, d, k_flt(k, lanes, 0.5));
+    KVal d = f16_lanes(h, w, at, i);
     KVal n =
         k_cast(k, KE_f32, k_cast(k, KE_i32, k_load(k, ktype(KE_u8, lanes), w, at, PLANES_NORM + i * lanes)));
-    next[i] = k_fma(k, mul(k, high_sum(h, w, q, at, b, i, xsum), xs), half, carry[i]);
+    next[i] = k_fma(k, k_fma(k, sum[i], xs, middle), d, carry[i]);
     next[vecs + i] = k_fma(k, mul(k, n, norm), k_op1(k, K_abs, d), carry[vecs + i]);
   }
   k_end(k, next, 2 * vecs);
   KVal row = idx_mul(k, panel, PANEL_ROWS), top = 0;
   for (unsigned i = 0; i < vecs; i++) {
-    KVal bound = k_fma(k, k_op1(k, K_abs, carry[i]), k_flt(k, lanes, value_slack),
+    KVal value = mul(k, carry[i], k_flt(k, lanes, HIGH_UNIT));
+    KVal bound = k_fma(k, k_op1(k, K_abs, value), k_flt(k, lanes, value_slack),
                        mul(k, carry[vecs + i], k_flt(k, lanes, bound_slack)));
-    KVal lower = k_op2(k, K_sub, carry[i], bound);
-    k_store(k, high, row, i * lanes, carry[i]);
-    k_store(k, upper, row, i * lanes, add(k, carry[i], bound));
+    KVal lower = k_op2(k, K_sub, value, bound);
+    k_store(k, high, row, i * lanes, value);
+    k_store(k, upper, row, i * lanes, add(k, value, bound));
     top = top ? k_op2(k, K_max, top, lower) : lower;
   }
   k_store(k, best, panel, 0, k_reduce(k, K_rmax, top));

@@ -147,7 +147,6 @@ enum { QZERO_BITS = 7, QZERO = 1 << QZERO_BITS };
 int32_t lower_sum_bias(const Target *t); /* bits of SUM_BIAS, or 0 */
 Zeros lower_zeros(const Module *m);      /* QZERO first */
 unsigned lower_half_zero(const Target *t);
-KVal lower_start_to_sum(Lower *l, KVal start); /* of the first array */
 Q8a lower_q8a_made(Lower *l, Val v);
 /* What products with weights of type `t` read of it, on any level: the others are Q8A_NONE. */
 Q8a lower_q8a_used(Lower *l, Val v, DType t);

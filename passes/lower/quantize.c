@@ -171,12 +171,6 @@ static KVal start_of(Lower *l, KVal sum, unsigned zero_bits)
                mul(l->k, sum, k_int(l->k, i32, 1 << zero_bits)));
 }
 
-KVal lower_start_to_sum(Lower *l, KVal start)
-{
-  KVal less = k_op2(l->k, K_sub, k_int(l->k, ktype(KE_i32, 1), lower_sum_bias(l->target)), start);
-  return k_shift(l->k, K_shr, less, l->zeros.bits[0]);
-}
-
 /* ---- lanes */
 
 /* Lanes first, first + step, .. of a vector. */
