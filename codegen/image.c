@@ -12,6 +12,9 @@ _Static_assert((int)MI_CONSTANTS == (int)K_CONSTANTS, "a grid has the constants 
 _Static_assert((int)SPACE_WEIGHTS == (int)MI_SPACE_WEIGHTS && (int)SPACE_ARENA == (int)MI_SPACE_ARENA &&
                    (int)SPACE_STATE == (int)MI_SPACE_STATE && (int)SPACE_SCRATCH == (int)MI_SPACE_SCRATCH,
                "spaces have the contract's numbers");
+_Static_assert((int)TIMES_ONCE == (int)MI_ONCE && (int)TIMES_TOKENS == (int)MI_PER_TOKEN &&
+                   (int)TIMES_SECTIONS == (int)MI_PER_SECTION,
+               "and so has what grids count for");
 
 enum { PIECE_BYTES = 1 << 20 };
 

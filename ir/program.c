@@ -260,11 +260,11 @@ void program_end_kernels(Program *p)
 
 /* ---- the plan */
 
+/* tests/bench/llm reads "MB .. x .. positions". */
 static void print_part(const Program *p, const Part *part, Text *out)
 {
-  const Kernel *k = p->kernels.data[part->kernel];
-
   static const char *const times[] = {"         ", " x tokens", " x sections"};
+  const Kernel *k = p->kernels.data[part->kernel];
 
   text_printf(out, "      %-34s %7u%s", k->name, part->grid, times[part->times]);
   text_printf(out, " %10.4f MB %10.4f Mop ", (double)part->bytes / 1e6, (double)part->ops / 1e6);

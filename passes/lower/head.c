@@ -23,11 +23,13 @@ enum {
   HIGH_UNIT = 8
 };
 
-/* Bounds are exact but for rounding: what a few hundred float operations may add. */
+/* Bounds are exact but for rounding: what a few hundred float operations may add. A block's product and its middle are each
+ * rounded apart, and may cancel: they are at most 8 * 31 and 124.5 times sqrt(32) norms of its activations, so by no more than
+ * 2e-4 of such a norm; the slack of its bound, whose low codes have a norm of sqrt(8) at least, is 3e-3. */
 static const double norm_slack = 1.0001, bound_slack = 1.001, value_slack = 1e-5;
 
-/* What a code of 0 stands for in the high plane, in units of 8: -16 + 3.5 / 8. */
-static const double middle_code = -15.5625;
+/* What a code of 0 stands for in the high plane, in its units. */
+static const double middle_code = 3.5 / HIGH_UNIT - 16;
 
 typedef struct {
   Lower *l;

@@ -23,14 +23,15 @@ function peakOf(entry) {
   return ["f32", "f16", "bf16"].includes(most) ? "fma" : most === "q8_0" ? "wide" : "int8";
 }
 
-// Of the positions `seen` how many attention reads, averaged over its bytes: a window reads no more than it holds.
-function positionsRead(entry, seen) {
+// Bytes of keys and values that attention reads where `seen` positions stand before, of `all` bytes each: a window reads no
+// more than it holds. The lines of kernels, which tell windows, have fewer digits than the total: they give its parts.
+function seenBytes(entry, all, seen) {
   let bytes = 0, read = 0;
   for (const [, each, most] of entry.matchAll(/ ([\d.]+) MB +[\d.]+ Mop +x (\d+) positions/g)) {
     bytes += Number(each);
     read += Number(each) * Math.min(seen, Number(most));
   }
-  return bytes ? read / bytes : 0;
+  return bytes ? all * read / bytes : 0;
 }
 
 // The totals that --emit=plan prints. A generated token reads weights, and keys and values of the positions before it: on the
@@ -39,15 +40,15 @@ export function readPlan(model, flags, { prompt, generate }) {
   const text = capture(MICC, [model, ...flags, "--emit=plan"]), totals = {}, bytes = {};
   for (const entry of text.split(/^entry /m).slice(1)) {
     const total = /^ {2}total: ([\d.]+) MB a call, ([\d.]+) Mop a token(?:; a position seen: ([\d.]+) MB)?/m.exec(entry);
-    if (total) totals[/^\w+/.exec(entry)[0]] ??= { bytes: total[1] * 1e6, multiplyAdds: total[2] * 1e6, positionBytes: (total[3] ?? 0) * 1e6,
-                                                       positions: positionsRead(entry, prompt + generate / 2), peak: peakOf(entry) };
+    if (total) totals[/^\w+/.exec(entry)[0]] ??= { bytes: total[1] * 1e6, multiplyAdds: total[2] * 1e6,
+                                                       seenBytes: seenBytes(entry, (total[3] ?? 0) * 1e6, prompt + generate / 2), peak: peakOf(entry) };
   }
   if (!totals.decode) throw new Error("the plan has no total of the entry decode; is this micc too old?");
   for (const item of text.matchAll(/^ +\d+ +(\d+) +\w+ +(\w+) +\S+$/gm)) bytes[item[2]] = (bytes[item[2]] ?? 0) + Number(item[1]);
   // Tiles do all of a prompt but its last token, which goes through the entry that makes logits.
   const tile = totals.prefill ?? totals.decode, { decode } = totals;
   return {
-    tokenBytes: decode.bytes + decode.positionBytes * decode.positions,
+    tokenBytes: decode.bytes + decode.seenBytes,
     tokenWeightBytes: decode.bytes,
     tokenOps: 2 * decode.multiplyAdds,
     promptTokenOps: 2 * ((prompt - 1) * tile.multiplyAdds + decode.multiplyAdds) / prompt,
